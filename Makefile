@@ -1,0 +1,70 @@
+# `make` lists what can be done. Each target first sets up .venv if need be, and installs again only when pyproject.toml or
+# constraints.txt has changed. Only .venv is written to: no other Python on the machine is touched.
+
+PYTHON      ?= python3
+CONSTRAINTS ?= constraints.txt
+JOBS        ?= 2
+ARGS        ?=
+
+BIN     := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e
+
+# .venv is made anew if it is incomplete, if its Python has gone, or if it was made elsewhere: it can't be moved.
+STALE := $(shell test -x $(BIN)/python && test "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" || echo stale)
+
+# One recipe at a time, even under `make -j`: two installs into one .venv would collide, and the tests have workers of their own.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run lab test test-slow lint gpu-test clean stale
+unexport PYTHONPATH PYTHONHOME
+
+help: ## list these targets
+	@echo 'usage: make TARGET [PYTHON=python3.12] [ARGS="more options for the command"]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/core ## see the memory at work: `infmem demo`
+	@$(BIN)/infmem demo $(ARGS)
+
+lab: .venv/dev ## open the notebooks in JupyterLab
+	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+# One thread per worker: PyTorch would start one per core in each of them. A file's tests stay on one worker, so that what
+# they share is made once.
+test: lint ## lint, then every test that is quick and needs no GPU
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not gpu and not soak' $(ARGS)
+
+test-slow: .venv/dev ## the slow tests
+	@$(BIN)/python -m pytest -m 'slow and not gpu and not soak' $(ARGS)
+
+lint: .venv/dev ## check the style with ruff
+	@$(BIN)/python -m ruff check
+
+gpu-test: .venv/dev ## the tests that need a CUDA device
+	@$(BIN)/python -m pytest -m 'gpu and not soak' $(ARGS)
+
+clean: ## delete .venv, runs/ and every cache
+	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
+	@find . -name .git -prune -o -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +
+
+# An empty environment. Whatever goes wrong is told in one sentence, and nothing is left behind.
+.venv/made: $(STALE)
+	@version=$$("$(PYTHON)" -c 'import platform; print("Python " + platform.python_version())' 2>/dev/null) || version='not a working Python'; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "infmem needs Python 3.11 or newer, but \"$(PYTHON)\" is $$version: install a newer one and name it, as in \"make test PYTHON=python3.12\"." >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "\"$(PYTHON)\" ($$version) lacks the venv module: install it (on Debian and Ubuntu the package python3-venv) or name another Python, as in \"make test PYTHON=python3.12\"." >&2; exit 1; }; \
+	said=$$("$(PYTHON)" -m venv --clear .venv 2>&1) || { \
+		rm -rf .venv; echo "\"$(PYTHON)\" ($$version) could not make .venv: $$(echo "$$said" | tail -n 1)" >&2; exit 1; }
+	@pwd -P > $@
+
+# What the library needs, then what the notebooks and the tests need besides.
+.venv/core: .venv/made pyproject.toml $(CONSTRAINTS)
+	@echo 'Installing infmem into .venv: a few minutes the first time.'
+	@$(INSTALL) .
+	@touch $@
+
+.venv/dev: .venv/made pyproject.toml $(CONSTRAINTS)
+	@echo 'Installing infmem, JupyterLab and the test tools into .venv: a few minutes the first time.'
+	@$(INSTALL) '.[dev]'
+	@touch .venv/core $@

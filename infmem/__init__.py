@@ -1,0 +1,25 @@
+"""infmem: learn, build and trust the infinite-former, a transformer with an unbounded long-term memory."""
+
+from infmem.memory import LongTermMemory, MemoryConfig, MemoryState
+from infmem.models import (
+    InfiniteFormer,
+    InfiniteFormerConfig,
+    TransformerXL,
+    TransformerXLConfig,
+    WindowTransformer,
+    WindowTransformerConfig,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InfiniteFormer",
+    "InfiniteFormerConfig",
+    "LongTermMemory",
+    "MemoryConfig",
+    "MemoryState",
+    "TransformerXL",
+    "TransformerXLConfig",
+    "WindowTransformer",
+    "WindowTransformerConfig",
+]

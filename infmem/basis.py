@@ -1,0 +1,239 @@
+r"""Gaussian radial basis functions: the alphabet in which the memory writes its signal.
+
+A basis function is a Gaussian density on the line, $\psi_j(t) = \mathcal{N}(t; \mu_j, \sigma_j^2)$. The memory is a
+weighted sum of them, so everything that is done to the memory is done to these functions first: evaluate them,
+integrate them, take their expectation under another Gaussian. All of it is closed form.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from infmem.validation import checked, require
+
+
+@checked
+def gaussian_density(
+    t: Float[Tensor, "*shape"], mean: Float[Tensor, "*mean_shape"], variance: Float[Tensor, "*variance_shape"]
+) -> Float[Tensor, "..."]:
+    r"""The normal density, broadcast over its arguments.
+
+    Equation:
+        $\mathcal{N}(t; \mu, \sigma^2) = \exp(-(t-\mu)^2 / 2\sigma^2) / \sqrt{2\pi\sigma^2}$
+
+    Args:
+        t: where to evaluate.
+        mean: the means.
+        variance: the variances, > 0.
+
+    Example:
+        >>> round(gaussian_density(torch.zeros(1), torch.zeros(1), torch.ones(1)).item(), 4)
+        0.3989
+    """
+    return torch.exp(-0.5 * (t - mean) ** 2 / variance) * torch.rsqrt(2 * math.pi * variance)
+
+
+@checked
+def gaussian_mass(
+    mean: Float[Tensor, "*mean_shape"],
+    variance: Float[Tensor, "*variance_shape"],
+    lower: Float[Tensor, "*lower_shape"] | float,
+    upper: Float[Tensor, "*upper_shape"] | float,
+) -> Float[Tensor, "..."]:
+    r"""Mass of a Gaussian between two limits, accurate also far out in its tails.
+
+    Equation:
+        $\int_a^b \mathcal{N}(t; \mu, \sigma^2) dt = \Phi((b-\mu)/\sigma) - \Phi((a-\mu)/\sigma)$
+
+    Args:
+        mean: the means.
+        variance: the variances, > 0.
+        lower: lower limits a.
+        upper: upper limits b, not below a.
+
+    Example:
+        >>> round(gaussian_mass(torch.zeros(1), torch.ones(1), -1.96, 1.96).item(), 3)
+        0.95
+    """
+    scale = torch.rsqrt(variance)
+    below, above = (lower - mean) * scale, (upper - mean) * scale
+    # The normal distribution function is near 1 on the right, where differences cancel: reflect that case to the left.
+    on_the_right = below > 0
+    below, above = torch.where(on_the_right, -above, below), torch.where(on_the_right, -below, above)
+    return torch.special.ndtr(above) - torch.special.ndtr(below)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianBasis:
+    r"""Gaussian radial basis functions $\psi_j(t) = \mathcal{N}(t; \mu_j, \sigma_j^2)$ on the line.
+
+    Args:
+        centers: the means $\mu_j$, on the same axis as positions: 0 is the oldest token, 1 the newest.
+        sigmas: the widths (standard deviations) $\sigma_j$ > 0.
+
+    Raises:
+        ValueError: if there are no functions, the two differ in length, or a width is not positive.
+
+    Source: Martins et al. 2022, section on long-term memory; continuous attention of Martins et al. 2020
+        (arXiv 2006.07214).
+
+    Differs from the paper: nothing.
+    """
+
+    centers: Float[Tensor, " basis"]
+    sigmas: Float[Tensor, " basis"]
+
+    @classmethod
+    def grid(
+        cls,
+        num_basis: int,
+        sigmas: Sequence[float],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> "GaussianBasis":
+        """An even grid of centres over [0, 1], each centre with every width.
+
+        The order is by centre, then by width. A single centre sits in the middle.
+
+        Args:
+            num_basis: number of functions N, a positive multiple of the number of widths.
+            sigmas: the widths, each > 0, in units of the whole memory (0.01 is a hundredth of it).
+            dtype: type of the tensors.
+            device: device of the tensors.
+
+        Raises:
+            ValueError: if `num_basis` is not a positive multiple of the number of widths or a width is not positive.
+
+        Example:
+            >>> basis = GaussianBasis.grid(num_basis=6, sigmas=(0.1, 0.2))
+            >>> basis.centers
+            tensor([0.0000, 0.0000, 0.5000, 0.5000, 1.0000, 1.0000])
+            >>> basis.sigmas
+            tensor([0.1000, 0.2000, 0.1000, 0.2000, 0.1000, 0.2000])
+        """
+        validate_grid(num_basis, sigmas)
+        num_centers = num_basis // len(sigmas)
+        line = torch.linspace(0, 1, num_centers, dtype=dtype) if num_centers > 1 else torch.tensor([0.5], dtype=dtype)
+        widths = torch.tensor(tuple(sigmas), dtype=dtype)
+        centers = line.repeat_interleave(len(sigmas))
+        return cls(centers=centers.to(device), sigmas=widths.repeat(num_centers).to(device))
+
+    @property
+    def num_basis(self) -> int:
+        """The number of functions, N in the paper."""
+        return len(self.centers)
+
+    def to(self, *args, **kwargs) -> "GaussianBasis":
+        """The same basis with another dtype or on another device, as `Tensor.to`."""
+        return GaussianBasis(self.centers.to(*args, **kwargs), self.sigmas.to(*args, **kwargs))
+
+    @checked
+    def evaluate(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape basis"]:
+        r"""Values of every basis function at positions `t`.
+
+        Equation:
+            $\psi_j(t) = \mathcal{N}(t; \mu_j, \sigma_j^2)$
+
+        Args:
+            t: positions; [0, 1] is the memory, the functions also live outside of it.
+
+        Returns:
+            The values; they are densities, so a narrow function is higher than 1.
+
+        Example:
+            >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.25,))
+            >>> basis.evaluate(torch.tensor([0.5])).round(decimals=3)
+            tensor([[0.2160, 1.5960, 0.2160]])
+        """
+        return gaussian_density(rearrange(t, "... -> ... 1"), self.centers, self.sigmas**2)
+
+    @checked
+    def expectation(
+        self, mu: Float[Tensor, "*shape"], sigma_sq: Float[Tensor, "*shape"], *, unit_interval: bool = False
+    ) -> Float[Tensor, "*shape basis"]:
+        r"""Expected value of every basis function under a Gaussian density: what continuous attention reads.
+
+        Equation:
+            $\mathbb{E}_{t \sim \mathcal{N}(\mu, \sigma^2)}[\psi_j(t)] = \mathcal{N}(\mu; \mu_j, \sigma^2 + \sigma_j^2)$
+
+            With `unit_interval` the density is cut to [0, 1] and renormalised. The product of two Gaussians is a third,
+            $\mathcal{N}(t; m, v)$ with $1/v = 1/\sigma^2 + 1/\sigma_j^2$ and $m/v = \mu/\sigma^2 + \mu_j/\sigma_j^2$,
+            so the value above is multiplied by the mass of that third Gaussian in [0, 1] and divided by the mass of
+            the density there.
+
+        Args:
+            mu: means of the densities.
+            sigma_sq: variances of the densities, > 0.
+            unit_interval: whether the density lives on [0, 1] only, instead of the whole line.
+
+        Returns:
+            The expectations.
+
+        Source: Martins et al. 2020 (arXiv 2006.07214), continuous softmax.
+
+        Differs from the paper: `unit_interval` is ours. The paper integrates over the whole line, where an untrained
+        head (sigma about 0.83) has more than half of its mass outside of the memory.
+
+        Example:
+            >>> basis = GaussianBasis.grid(num_basis=2, sigmas=(0.1,))
+            >>> wide, narrow = torch.tensor([0.7, 0.0001])
+            >>> basis.expectation(torch.tensor(0.0), narrow).round(decimals=3)
+            tensor([3.9690, 0.0000])
+            >>> basis.expectation(torch.tensor(0.0), wide).round(decimals=3)
+            tensor([0.4730, 0.2340])
+        """
+        mu, sigma_sq = rearrange(mu, "... -> ... 1"), rearrange(sigma_sq, "... -> ... 1")
+        basis_variance = self.sigmas**2
+        total_variance = sigma_sq + basis_variance
+        whole_line = gaussian_density(mu, self.centers, total_variance)
+        if not unit_interval:
+            return whole_line
+        product_mean = (mu * basis_variance + self.centers * sigma_sq) / total_variance
+        product_variance = sigma_sq * basis_variance / total_variance
+        inside = gaussian_mass(product_mean, product_variance, 0.0, 1.0) / gaussian_mass(mu, sigma_sq, 0.0, 1.0)
+        return whole_line * inside
+
+    def integrals(self) -> Float[Tensor, " basis"]:
+        r"""Integral of every basis function over the memory, $\int_0^1 \psi_j(t) dt$.
+
+        Example:
+            >>> GaussianBasis.grid(num_basis=3, sigmas=(0.1,)).integrals()
+            tensor([0.5000, 1.0000, 0.5000])
+        """
+        return gaussian_mass(self.centers, self.sigmas**2, 0.0, 1.0)
+
+    def inner_products(self) -> Float[Tensor, "basis other_basis"]:
+        r"""Inner products of the basis functions over the memory, $H_{ij} = \int_0^1 \psi_i(t) \psi_j(t) dt$.
+
+        The energy of a signal with coefficients B is $\mathrm{tr}(B^\top H B)$.
+
+        Example:
+            >>> GaussianBasis.grid(num_basis=3, sigmas=(0.1,)).inner_products().diagonal().round(decimals=3)
+            tensor([1.4100, 2.8210, 1.4100])
+        """
+        mean, variance = rearrange(self.centers, "basis -> basis 1"), rearrange(self.sigmas**2, "basis -> basis 1")
+        total_variance = variance + self.sigmas**2
+        product_mean = (mean * self.sigmas**2 + self.centers * variance) / total_variance
+        inside = gaussian_mass(product_mean, variance * self.sigmas**2 / total_variance, 0.0, 1.0)
+        return gaussian_density(mean, self.centers, total_variance) * inside
+
+
+def validate_grid(num_basis: int, sigmas: Sequence[float]) -> None:
+    """Raise `ValueError` unless a grid of basis functions can be made of these numbers."""
+    require(len(sigmas) > 0, "sigmas must name at least one width, got none: try sigmas=(0.01, 0.05)")
+    for sigma in sigmas:
+        require(
+            math.isfinite(sigma) and sigma > 0,
+            f"every width in sigmas must be > 0, got {sigma}: it is a standard deviation in units of the memory [0, 1]",
+        )
+    require(
+        num_basis >= 1 and num_basis % len(sigmas) == 0,
+        f"num_basis must be a positive multiple of the number of widths ({len(sigmas)}), got {num_basis}: "
+        "every centre carries every width",
+    )

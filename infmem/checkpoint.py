@@ -1,0 +1,140 @@
+"""Checkpoints: one safetensors file with weights, optimiser and step together, written whole or not at all.
+
+Tensors and configuration travel in one file, so they can never disagree, and no pickle is ever read.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from infmem.validation import require
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, by way of a temporary file beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        config: configuration of the run, as plain data.
+        step: optimiser steps done.
+        seconds: time spent on them.
+        model: the model's weights by name.
+        optimizer: the optimiser's averages by name.
+    """
+
+    config: dict
+    step: int
+    seconds: float
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+    def load_into(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Copy weights, and the optimiser's averages, into a model of the same configuration.
+
+        Raises:
+            ValueError: naming the first tensor that is missing, unknown or of another shape.
+        """
+        _copy(self.model, model.state_dict(), "weights")
+        if optimizer is not None:
+            _fill_optimizer(model, optimizer)
+            _copy(self.optimizer, _optimizer_tensors(model, optimizer), "optimiser")
+
+
+def save_checkpoint(
+    path: Path, config: dict, step: int, seconds: float, model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        path: the file.
+        config: configuration of the run, as plain data.
+        step: optimiser steps done.
+        seconds: time spent on them.
+        model: the model.
+        optimizer: its optimiser, or None to save the weights alone.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if optimizer is not None:
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(model, optimizer).items()}
+    metadata = {"format": "infmem 1", "config": json.dumps(config), "step": str(step), "seconds": repr(seconds)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises:
+        ValueError: if there is no such file, or it is truncated, a pickle, or not a checkpoint of this package.
+    """
+    require(path.is_file(), f"there is no checkpoint at {path}: train a model first, or name another run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): it was cut off, or is of another kind, such as a "
+            "pickle; delete it or name another run"
+        ) from error
+    require(metadata.get("format") == "infmem 1", f"{path} is not a checkpoint of infmem: name another run")
+    try:
+        config, step, seconds = json.loads(metadata["config"]), int(metadata["step"]), float(metadata["seconds"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} has a damaged header ({error}): delete it or name another run") from error
+    parts = {
+        part: {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+        for part in ("model", "optimizer")
+    }
+    return Checkpoint(config, step, seconds, **parts)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors, named after what they are averages of."""
+    return {
+        f"{entry}.{name}": optimizer.state[parameter][entry]
+        for name, parameter in model.named_parameters()
+        for entry in sorted(optimizer.state.get(parameter, {}))
+    }
+
+
+def _fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Make a fresh optimiser allocate its averages, with a step that moves nothing."""
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for parameter, weight in zip(model.parameters(), weights, strict=True):
+            parameter.copy_(weight)
+
+
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor], what: str) -> None:
+    missing, unknown = sorted(set(target) - set(source)), sorted(set(source) - set(target))
+    require(not missing and not unknown, f"the checkpoint's {what} lack {missing} or have unknown {unknown}")
+    for name, tensor in target.items():
+        require(
+            source[name].shape == tensor.shape,
+            f"the checkpoint's {what} have {name} of sizes {tuple(source[name].shape)}, the model needs "
+            f"{tuple(tensor.shape)}: it is of another configuration",
+        )
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])

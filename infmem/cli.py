@@ -1,0 +1,311 @@
+"""The command line: `infmem demo | train | evaluate | sweep | info`."""
+
+import ctypes
+import dataclasses
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+import infmem
+from infmem.checkpoint import write_text
+from infmem.demo import MODELS, demo_config, format_summary, run_demo
+from infmem.evaluation import evaluate as evaluate_model
+from infmem.models.infinite_former import InfiniteFormerConfig
+from infmem.presets import (
+    PRESETS,
+    MemoryName,
+    ModelName,
+    PresetName,
+    build_model,
+    choose_device,
+    model_config,
+    preset,
+)
+from infmem.run import Run, load_run
+from infmem.sweep import sweep as run_sweep
+from infmem.tasks.sorting import first_visible, reference_lines
+from infmem.training import TrainingConfig, generator_for
+from infmem.validation import require
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Task = Literal["sorting"]
+
+
+def demo(
+    preset: PresetName = "classroom",
+    run: Path = Path("runs/demo"),
+    seed: int = 0,
+    device: Device = "auto",
+    resume: bool = False,
+) -> int:
+    """Train an infinite-former beside a Transformer-XL, and show who remembers.
+
+    Both models have the same width, depth, steps, data and memory budget. Ends with a table, a figure of learning
+    curves and a summary in the run's folder. An earlier demonstration in that folder is replaced.
+
+    Args:
+        preset: sizes of models and task.
+        run: folder for both runs, the figure and summary.json.
+        seed: of weights and data.
+        device: where to train.
+        resume: go on with a demonstration that was interrupted.
+    """
+    sizes, place = PRESETS[preset], choose_device(device)
+    remembers = model_config("transformer-xl", sizes).memory_length
+    seen = sizes.length - first_visible(sizes.length, sizes.segment_length, sizes.sizes.num_layers, remembers)[0].item()
+    print(
+        f"Sorting {sizes.length} symbols by how often each occurred, read {sizes.segment_length} tokens at a time.\n"
+        f"The Transformer-XL can see the last {seen} of them; the infinite-former has to remember the rest.\n"
+        f"Training on {_device_name(place)}; Ctrl-C saves and stops.",
+        flush=True,
+    )
+    summary = run_demo(sizes, run, place, seed=seed, resume=resume)
+    if summary is None:
+        print(f"\nStopped. Go on with: infmem demo --preset {preset} --run {run} --seed {seed} --resume")
+        return INTERRUPTED
+    print(
+        f"\n{format_summary(summary)}\n\n"
+        f"Learning curves: {run / 'learning_curves.png'}\nNumbers: {run / 'summary.json'}"
+    )
+    return 0
+
+
+def train(
+    model: ModelName = "infinite-former",
+    task: Task = "sorting",
+    preset: PresetName = "classroom",
+    memory: MemoryName = "best",
+    length: int | None = None,
+    segment_length: int | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    grad_segments: int = 1,
+    precision: Precision = "auto",
+    seed: int = 0,
+    device: Device = "auto",
+    run: Path | None = None,
+    resume: bool = False,
+    save_every: int = 250,
+    sequences: int = 512,
+) -> int:
+    """Train one model, then evaluate it on fresh sequences.
+
+    What is not given comes from the preset. Ctrl-C saves; --resume goes on, on a CPU bit for bit.
+
+    Args:
+        model: which model.
+        task: what to train on.
+        preset: sizes of model and task.
+        memory: preset of the long-term memory (infinite-former only).
+        length: symbols per sequence.
+        segment_length: tokens per segment.
+        batch_size: sequences per step.
+        steps: optimiser steps.
+        learning_rate: the largest learning rate.
+        grad_segments: segments that gradient flows through.
+        precision: auto is bfloat16 on a GPU, float32 on a CPU.
+        seed: of weights and data.
+        device: where to train.
+        run: folder of the run; by default runs/TASK-MODEL-PRESET-LENGTH-seedSEED.
+        resume: go on from the folder's checkpoint.
+        save_every: steps between checkpoints.
+        sequences: sequences of the evaluation at the end.
+    """
+    require(save_every >= 1, f"save_every must be at least 1, got {save_every}")
+    sizes, place = PRESETS[preset], choose_device(device)
+    given = {
+        "length": length,
+        "segment_length": segment_length,
+        "batch_size": batch_size,
+        "steps": steps,
+        "learning_rate": learning_rate,
+    }
+    chosen = {name: getattr(sizes, name) if value is None else value for name, value in given.items()}
+    config = TrainingConfig(
+        model=model_config(model, sizes, memory), grad_segments=grad_segments, precision=precision, seed=seed, **chosen
+    )
+    folder = run or Path("runs") / f"{task}-{model}-{preset}-{config.length}-seed{seed}"
+    training = Run(config, folder, place, resume=resume)
+    print(f"{model}: {training.model.num_parameters:,} parameters, on {_device_name(place)}, in {folder}", flush=True)
+    if not training.train(save_every=save_every):
+        print(f"Stopped at step {training.step} of {config.steps}. Go on with the same command and --resume.")
+        return INTERRUPTED
+    return evaluate(folder, device=device, sequences=sequences)
+
+
+def evaluate(
+    run: Annotated[Path, tyro.conf.Positional],
+    length: int | None = None,
+    sequences: int = 512,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: Device = "auto",
+) -> int:
+    """Evaluate a trained model on fresh sequences, beside the reference lines.
+
+    Writes the result to evaluation-LENGTH.json in the run's folder.
+
+    Args:
+        run: folder of the run.
+        length: symbols per sequence; by default as in training.
+        sequences: how many sequences.
+        batch_size: sequences at a time.
+        seed: of the sequences.
+        device: where to evaluate.
+    """
+    model, config = load_run(run)
+    place, length = choose_device(device), length or config.length
+    require(length >= 1, f"length must be at least 1 symbol, got {length}")
+    score = evaluate_model(
+        model.to(place),
+        length,
+        config.segment_length,
+        sequences=sequences,
+        batch_size=batch_size,
+        seed=seed,
+        precision=config.precision,
+    )
+    remembers = getattr(config.model, "memory_length", 0)
+    lines = reference_lines(
+        length,
+        config.segment_length,
+        config.model.num_layers,
+        remembers,
+        generator_for(torch.device("cpu"), seed, "lines"),
+    )
+    result = {"model": config.model_name} | dataclasses.asdict(score) | {"lines": dataclasses.asdict(lines)}
+    write_text(run / f"evaluation-{length}.json", json.dumps(result, indent=2) + "\n")
+    short_term = "short-term memory" if isinstance(config.model, InfiniteFormerConfig) else "receptive field"
+    print(
+        f"{config.model_name}, {score.sequences} sequences of {length} symbols:\n"
+        f"  accuracy       {score.accuracy:.3f} ± {score.ci95:.3f} (teacher-forced)\n"
+        f"  free-running   {score.free_running:.3f} ± {score.free_running_ci95:.3f}\n"
+        f"  counting       {lines.exact_counts:.3f} everything, {lines.receptive_field:.3f} what its {short_term} "
+        f"reaches, {lines.last_segment:.3f} the last segment; chance {lines.chance:.3f}"
+    )
+    return 0
+
+
+def sweep(
+    preset: PresetName = "classroom",
+    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3),
+    seeds: tuple[int, ...] = (0,),
+    models: tuple[ModelName, ...] = MODELS,
+    steps: int | None = None,
+    segment_length: int | None = None,
+    output: Path = Path("figures/data/classroom_sweep.csv"),
+    workers: int = 1,
+    precision: Precision = "auto",
+    device: Device = "auto",
+) -> int:
+    """Train models with the same learning rates and record their accuracy; cells that the file has are skipped.
+
+    Args:
+        preset: sizes of models and task.
+        learning_rates: the rates to try.
+        seeds: the seeds to try.
+        models: the models to train.
+        steps: optimiser steps; by default the preset's.
+        segment_length: tokens per segment; by default the preset's.
+        output: CSV file that rows are appended to.
+        workers: trainings side by side.
+        precision: auto is bfloat16 on a GPU, float32 on a CPU.
+        device: where to train.
+    """
+    require(workers >= 1, f"workers must be at least 1, got {workers}")
+    sizes = PRESETS[preset]
+    changes = {
+        "steps": steps or sizes.steps,
+        "segment_length": segment_length or sizes.segment_length,
+        "precision": precision,
+    }
+    configs = [dataclasses.replace(demo_config(model, sizes, seed=0), **changes) for model in models]
+    began = time.perf_counter()
+    for row in run_sweep(configs, learning_rates, seeds, output, device=choose_device(device).type, workers=workers):
+        print(
+            f"{row['model']:<16} rate {row['learning_rate']:<8g} seed {row['seed']}  accuracy {row['accuracy']:.3f} "
+            f"± {row['ci95']:.3f}  ({row['seconds']:.0f} s)",
+            flush=True,
+        )
+    print(f"{output}: complete after {time.perf_counter() - began:.0f} s")
+    return 0
+
+
+def info() -> int:
+    """Show versions, the device, and the presets with each model's parameters, state and receptive field."""
+    print(f"infmem {infmem.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}")
+    print(f"device: {_device_name(choose_device())}, {torch.get_num_threads()} threads\n")
+    for name in PRESETS:
+        sizes = preset(name)
+        print(
+            f"{name}: {sizes.length:,} symbols in segments of {sizes.segment_length:,}; "
+            f"{sizes.sizes.num_layers} layers, d_model {sizes.sizes.d_model}; "
+            f"batch {sizes.batch_size}, {sizes.steps:,} steps"
+        )
+        for model_name in ("infinite-former", "transformer-xl", "window"):
+            config = model_config(model_name, sizes)
+            with torch.device("meta"):
+                model = build_model(config)
+                state_kib = model.state_bytes(1) / 1024
+            remembers = getattr(config, "memory_length", 0)
+            first = first_visible(sizes.length, sizes.segment_length, config.num_layers, remembers)[0].item()
+            field = "all symbols" if model_name == "infinite-former" else f"the last {sizes.length - first:,} symbols"
+            print(
+                f"  {model_name:<16} {model.num_parameters:>10,} parameters   {state_kib:>9,.1f} KiB of state"
+                f" a sequence   sees {field}"
+            )
+        print()
+    return 0
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc not to hand freed memory back to the system, where the C library is glibc.
+
+    Each operation on a large tensor allocates its result. By default glibc returns such blocks at once, and the next
+    operation gets fresh pages that fault one by one: a classroom step of the Transformer-XL took 78 ms instead of 48.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # names of the parameters in glibc's malloc.h
+        mallopt(trim_threshold, 2**30)
+        mallopt(mmap_threshold, 2**25)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; what a user got wrong is told in one line, with exit code 2.
+
+    Example:
+        >>> main(["evaluate", "there-is-no-such-run"])
+        2
+    """
+    keep_freed_memory()
+    commands = {"demo": demo, "train": train, "evaluate": evaluate, "sweep": sweep, "info": info}
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="infmem",
+            description="Learn, build and trust the infinite-former: a transformer with an unbounded long-term memory.",
+            args=arguments,
+        )
+    except (ValueError, OSError) as error:
+        print(f"infmem: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,343 @@
+r"""Making room for the new: the old signal shrinks to [0, tau], new tokens take (tau, 1], and all is fitted again.
+
+A memory of fixed size that takes in tokens for ever must forget, and this module says how: which token sits where after
+k updates, how much of an old segment is left, and that the whole update is a linear recurrence.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from infmem.basis import GaussianBasis
+from infmem.signal import ridge_operator
+from infmem.validation import checked, require
+
+
+def validate_tau(tau: float, name: str = "tau") -> None:
+    """Raise `ValueError` unless `tau` lies strictly between 0 and 1."""
+    require(
+        0 < tau < 1,
+        f"{name} must be in (0, 1), got {tau}: it is the share of [0, 1] that the past keeps at an update",
+    )
+
+
+def scaled_tau(num_past: int, num_new: int, tau_max: float = 63 / 64) -> float:
+    r"""The share of the memory that gives every token, old or new, the same room.
+
+    Equation:
+        $\tau_s = \min(n_{past} / (n_{past} + n_{new}), \tau_{max})$
+
+    Args:
+        num_past: tokens written so far, >= 1.
+        num_new: tokens to write, >= 1.
+        tau_max: upper limit in (0, 1). Without one, the refit's small errors add up over thousands of updates.
+
+    Raises:
+        ValueError: if a count is < 1 or the limit is outside (0, 1).
+
+    Source: ours, in the spirit of HiPPO-LegS (Gu et al. 2020, arXiv 2008.07669).
+
+    Differs from the paper: the paper's tau is a constant, which forgets exponentially.
+
+    Example:
+        >>> scaled_tau(num_past=300, num_new=100)
+        0.75
+    """
+    require(num_past >= 1, f"num_past must be at least 1 token, got {num_past}: an empty memory is not contracted")
+    require(num_new >= 1, f"num_new must be at least 1 token, got {num_new}: there is nothing to make room for")
+    validate_tau(tau_max, "tau_max")
+    return min(num_past / (num_past + num_new), tau_max)
+
+
+def contracted_positions(
+    past: Float[Tensor, "*batch sample"], new: Float[Tensor, " pos"], tau: float
+) -> Float[Tensor, "*batch sample_pos"]:
+    r"""Positions of old samples and new tokens after the contraction.
+
+    Equation:
+        $t \mapsto \tau t$ for the past, $t \mapsto \tau + (1 - \tau) t$ for the new.
+
+    Args:
+        past: locations of the old signal's samples in [0, 1].
+        new: positions of the new tokens in [0, 1].
+        tau: share of the past, in (0, 1).
+
+    Raises:
+        ValueError: if `tau` is outside (0, 1).
+
+    Source: Martins et al. 2022, section on unbounded memory. Differs from the paper: nothing.
+
+    Example:
+        >>> contracted_positions(torch.tensor([0.5, 1.0]), torch.tensor([0.5, 1.0]), tau=0.5).tolist()
+        [0.25, 0.5, 0.75, 1.0]
+    """
+    validate_tau(tau)
+    return torch.cat([tau * past, (tau + (1 - tau) * new).expand(*past.shape[:-1], -1)], dim=-1)
+
+
+class UpdateOperators(NamedTuple):
+    """The two halves of the ridge operator of an update.
+
+    Args:
+        past: rows of G that meet the samples of the old signal.
+        new: rows of G that meet the new tokens.
+    """
+
+    past: Float[Tensor, "*batch sample basis"]
+    new: Float[Tensor, "*batch pos basis"]
+
+
+def update_operators(
+    basis: GaussianBasis,
+    past: Float[Tensor, "*batch sample"],
+    new: Float[Tensor, " pos"],
+    tau: float,
+    ridge: float,
+    padding: Float[Tensor, " padding_pos"] | None = None,
+) -> UpdateOperators:
+    """The ridge operator over old samples and new tokens together, split in two.
+
+    Args:
+        basis: the basis functions.
+        past: locations of the old signal's samples in [0, 1], before the contraction.
+        new: positions of the new tokens in [0, 1], before the contraction.
+        tau: share of the past, in (0, 1).
+        ridge: the penalty, >= 0.
+        padding: positions whose target is zero, or None.
+
+    Raises:
+        ValueError: if `tau` is outside (0, 1) or the regression has no unique solution.
+
+    Example:
+        >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.2,))
+        >>> t = torch.linspace(0, 1, 5)
+        >>> past, new = update_operators(basis, t, t, tau=0.75, ridge=1.0)
+        >>> past.shape, new.shape
+        (torch.Size([5, 3]), torch.Size([5, 3]))
+    """
+    operator = ridge_operator(basis, contracted_positions(past, new, tau), ridge, padding)
+    return UpdateOperators(*operator.split([past.shape[-1], len(new)], dim=-2))
+
+
+@checked
+def update(
+    coefficients: Float[Tensor, "batch basis d_model"],
+    x: Float[Tensor, "batch pos d_model"],
+    samples: Float[Tensor, "*batch_or_none sample basis"],
+    operators: UpdateOperators,
+) -> Float[Tensor, "batch basis d_model"]:
+    r"""One update of the memory: sample the old signal, put the new tokens behind it, fit again.
+
+    Equation:
+        $B \leftarrow G_{past}^\top (\Psi B) + G_{new}^\top X$, with $\Psi$ the basis functions at the sampled
+        locations.
+
+    Args:
+        coefficients: B before the update.
+        x: the new tokens.
+        samples: $\Psi$, the basis functions at the sampled locations (one set for all rows, or one per row).
+        operators: of `update_operators`, for the same locations.
+
+    Source: Martins et al. 2022, section on unbounded memory. Differs from the paper: nothing.
+
+    Example:
+        >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.2,))
+        >>> t = torch.linspace(0, 1, 5)
+        >>> operators = update_operators(basis, t, t, tau=0.75, ridge=1.0)
+        >>> update(torch.ones(2, 3, 7), torch.ones(2, 5, 7), basis.evaluate(t), operators).shape
+        torch.Size([2, 3, 7])
+    """
+    old_signal = einsum(samples, coefficients, "... sample basis, ... basis d_model -> ... sample d_model")
+    kept = einsum(operators.past, old_signal, "... sample basis, ... sample d_model -> ... basis d_model")
+    return kept + einsum(operators.new, x, "... pos basis, ... pos d_model -> ... basis d_model")
+
+
+class LinearRecurrence(NamedTuple):
+    r"""An update with fixed locations as a linear recurrence, $B \leftarrow A B + C X$.
+
+    A is far from normal: it shifts what it holds towards 0, so products of it behave very differently from what its
+    eigenvalues suggest. At tau = 0.75 (released settings) the spectral radius is 0.53, as if the memory halved after
+    1.1 updates, while the mass of a segment halves only after 2.4. Measure forgetting with `retained_mass` and
+    `retained_energy`, not with eigenvalues.
+
+    Args:
+        transition: A.
+        write: C.
+    """
+
+    transition: Float[Tensor, "basis other_basis"]
+    write: Float[Tensor, "basis pos"]
+
+
+@checked
+def linear_recurrence(samples: Float[Tensor, "sample basis"], operators: UpdateOperators) -> LinearRecurrence:
+    r"""The update's matrices, for locations that do not depend on the data.
+
+    Equation:
+        $A = G_{past}^\top \Psi$, $C = G_{new}^\top$
+
+    Args:
+        samples: $\Psi$, the basis functions at the sampled locations.
+        operators: of `update_operators`, for the same locations.
+
+    Source: plain algebra; the link to HiPPO and state-space models is ours.
+
+    Example:
+        >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.2,))
+        >>> t = torch.linspace(0, 1, 5)
+        >>> transition, write = linear_recurrence(basis.evaluate(t), update_operators(basis, t, t, 0.75, ridge=1.0))
+        >>> transition.shape, write.shape
+        (torch.Size([3, 3]), torch.Size([3, 5]))
+    """
+    transition = einsum(
+        operators.past, samples.to(operators.past), "sample basis, sample other_basis -> basis other_basis"
+    )
+    return LinearRecurrence(transition, rearrange(operators.new, "pos basis -> basis pos"))
+
+
+def retained_mass(basis: GaussianBasis, recurrence: LinearRecurrence, num_updates: int) -> Float[Tensor, " age"]:
+    r"""Share of a constant segment's integral that is still in the memory, by age in updates.
+
+    Equation:
+        $m_k = w^\top A^k C \mathbf{1} / w^\top C \mathbf{1}$ with $w_j = \int_0^1 \psi_j(t) dt$, $k = 0, ..., K$.
+
+    Args:
+        basis: the basis functions.
+        recurrence: of `linear_recurrence`.
+        num_updates: the largest age K >= 0.
+
+    Example:
+        >>> from infmem.signal import positions
+        >>> basis, t = GaussianBasis.grid(num_basis=64, sigmas=(0.05,)), positions(128)
+        >>> recurrence = linear_recurrence(basis.to(t).evaluate(t), update_operators(basis, t, t, 0.75, ridge=0.1))
+        >>> retained_mass(basis, recurrence, 2).round(decimals=2)
+        tensor([1.0000, 0.7500, 0.5600], dtype=torch.float64)
+    """
+    require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
+    weights = basis.integrals().to(recurrence.write)
+    held = recurrence.write.sum(-1)
+    masses = []
+    for _ in range(num_updates + 1):
+        masses.append(weights @ held)
+        held = recurrence.transition @ held
+    return torch.stack(masses) / masses[0]
+
+
+def retained_energy(basis: GaussianBasis, recurrence: LinearRecurrence, num_updates: int) -> Float[Tensor, " age"]:
+    r"""Share of a white-noise segment's energy that is still in the memory, by age in updates: how fast detail goes.
+
+    Equation:
+        $e_k = \mathrm{tr}(C^\top A^{k\top} H A^k C) / \mathrm{tr}(C^\top H C)$ with
+        $H_{ij} = \int_0^1 \psi_i(t) \psi_j(t) dt$, $k = 0, ..., K$.
+
+    Args:
+        basis: the basis functions.
+        recurrence: of `linear_recurrence`.
+        num_updates: the largest age K >= 0.
+
+    Example:
+        >>> from infmem.signal import positions
+        >>> basis, t = GaussianBasis.grid(num_basis=64, sigmas=(0.05,)), positions(128)
+        >>> recurrence = linear_recurrence(basis.to(t).evaluate(t), update_operators(basis, t, t, 0.75, ridge=0.1))
+        >>> bool((retained_energy(basis, recurrence, 3) <= retained_mass(basis, recurrence, 3) + 1e-6).all())
+        True
+    """
+    require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
+    inner_products = basis.inner_products().to(recurrence.write)
+    held = recurrence.write
+    energies = []
+    for _ in range(num_updates + 1):
+        energies.append(einsum(held, inner_products, held, "basis pos, basis other_basis, other_basis pos ->"))
+        held = recurrence.transition @ held
+    return torch.stack(energies) / energies[0]
+
+
+def half_life(retained: Float[Tensor, " age"]) -> float:
+    """Age, in updates, at which a retained share first falls to a half (linear between updates); inf if it never does.
+
+    Args:
+        retained: shares by age, from `retained_mass` or `retained_energy`.
+
+    Example:
+        >>> half_life(torch.tensor([1.0, 0.6, 0.4]))
+        1.5
+    """
+    shares = retained.tolist()
+    for age in range(1, len(shares)):
+        if shares[age] <= 0.5:
+            return age - 1 + (shares[age - 1] - 0.5) / (shares[age - 1] - shares[age])
+    return float("inf")
+
+
+class Update(NamedTuple):
+    """What the age map must know about one update.
+
+    Args:
+        num_new: tokens that it wrote.
+        tau: share that it left to the past.
+        locations: where on the old memory the signal sampled at t came from, for t on an even grid over (0, 1]
+            (sticky memories spread evenly over the past's share), or None where the contraction is plain.
+    """
+
+    num_new: int
+    tau: float
+    locations: Float[Tensor, " sample"] | None = None
+
+
+@checked
+def age_map(
+    t: Float[Tensor, " query_pos"], num_first: int, updates: Sequence[Update]
+) -> tuple[Float[Tensor, " query_pos"], Float[Tensor, " query_pos"]]:
+    r"""Which token sits at `t` after all updates: its number since the start, and its age in updates.
+
+    Equation:
+        Going back from the last update: $t > \tau$ is a new token, number $n_{past} + n_{new}(t-\tau)/(1-\tau)$;
+        otherwise it is the old memory's $t/\tau$ (or the sampled location that was put there), and so on. In the first
+        fit, t is token $n_{first} t$.
+
+    Args:
+        t: positions in [0, 1].
+        num_first: tokens of the first fit, >= 1.
+        updates: the updates since then, oldest first.
+
+    Returns:
+        Token numbers (real numbers, token i at $i$ when positions are end points) and ages (0: written last).
+
+    Raises:
+        ValueError: if `num_first` < 1 or an update's tau is outside (0, 1).
+
+    Source: Martins et al. 2022, section on unbounded memory, followed backwards.
+
+    Example:
+        >>> tokens, ages = age_map(torch.tensor([0.25, 0.5, 1.0]), num_first=10, updates=[Update(10, 0.5)])
+        >>> tokens.tolist(), ages.tolist()
+        ([5.0, 10.0, 20.0], [1.0, 1.0, 0.0])
+    """
+    require(num_first >= 1, f"num_first must be at least 1 token, got {num_first}")
+    token, age, t = torch.full_like(t, float("nan")), torch.zeros_like(t), t.clone()
+    num_past = num_first + sum(step.num_new for step in updates)
+    waiting = torch.ones_like(t, dtype=torch.bool)
+    for back, step in enumerate(reversed(updates)):
+        validate_tau(step.tau)
+        num_past -= step.num_new
+        is_new = waiting & (t > step.tau)
+        token = torch.where(is_new, num_past + step.num_new * (t - step.tau) / (1 - step.tau), token)
+        age = torch.where(is_new, float(back), age)
+        waiting = waiting & ~is_new
+        t = t / step.tau
+        if step.locations is not None:
+            t = _interpolate(t, step.locations)
+    return torch.where(waiting, num_first * t, token), torch.where(waiting, float(len(updates)), age)
+
+
+def _interpolate(t: Float[Tensor, " query_pos"], locations: Float[Tensor, " sample"]) -> Float[Tensor, " query_pos"]:
+    """The location that was put at `t`, when sorted locations were spread over i/M; 0 stays 0."""
+    num_samples = len(locations)
+    table = torch.cat([torch.zeros_like(locations[:1]), locations])
+    place = (t.clamp(0, 1) * num_samples).clamp(max=num_samples)
+    left = place.floor().long().clamp(max=num_samples - 1)
+    return torch.lerp(table[left], table[left + 1], (place - left).to(table))

@@ -1,0 +1,19 @@
+"""The long-term memory: its configuration, its state, and the module that writes and reads."""
+
+from infmem.memory.config import MemoryConfig
+from infmem.memory.long_term_memory import LongTermMemory, MemoryReading
+from infmem.memory.operators import first_operator, sampling_locations, sticky_operators, update_recurrence
+from infmem.memory.state import MemoryState, load_state, save_state
+
+__all__ = [
+    "LongTermMemory",
+    "MemoryConfig",
+    "MemoryReading",
+    "MemoryState",
+    "first_operator",
+    "load_state",
+    "sampling_locations",
+    "save_state",
+    "sticky_operators",
+    "update_recurrence",
+]

@@ -1,0 +1,100 @@
+"""Every choice that defines a long-term memory, and the presets that make them."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from infmem.basis import validate_grid
+from infmem.contraction import validate_tau
+from infmem.validation import require
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Every choice that defines a long-term memory.
+
+    Three presets fill it in: `paper`, `released` and `best`. The defaults here are the paper's.
+
+    Args:
+        num_basis: basis functions N, a multiple of the number of widths.
+        sigmas: their widths, in units of the memory [0, 1].
+        ridge: penalty of the fit, >= 0.
+        num_samples: samples M of the old signal that an update keeps.
+        schedule: `fixed` leaves the share `tau` to the past at every update and so forgets exponentially; `scaled`
+            leaves it its share of all tokens so far, at most `tau_max`.
+        tau: share of the past under `fixed`, in (0, 1).
+        tau_max: largest share under `scaled`, in (0, 1).
+        positions: `end_points` (the paper's i/L), `midpoints`, or `released` (midpoints at first, then end points).
+        padding: whether zeros beside the memory are fitted too.
+        interval: whether a head's density lives on the whole `line` or is renormalised to the `unit` interval.
+        sticky: how an update's samples are drawn from the last attention: `stratified`, `iid`, `left_edge`, or `none`
+            for even sampling.
+        placement: whether sticky samples go to their contracted `address` or are spread `even`ly over the past's share,
+            which gives what was attended more room.
+        num_bins: bins D of the attention histogram.
+        gate: whether a width-3 convolution gates what is written.
+        bias: whether the maps to mean and variance have a bias.
+        own_query: whether the memory projects the query itself, or takes one that is projected already.
+        sigma_0: standard deviation that the regulariser pulls towards.
+        kl_weight: weight of the regulariser in a model's loss, >= 0.
+        sigma_sq_min: smallest variance of a density.
+
+    Raises:
+        ValueError: naming the field, its range and what came.
+    """
+
+    num_basis: int = 512
+    sigmas: tuple[float, ...] = (0.01, 0.05)
+    ridge: float = 1.0
+    num_samples: int = 512
+    schedule: Literal["fixed", "scaled"] = "fixed"
+    tau: float = 0.75
+    tau_max: float = 63 / 64
+    positions: Literal["end_points", "midpoints", "released"] = "end_points"
+    padding: bool = True
+    interval: Literal["line", "unit"] = "line"
+    sticky: Literal["none", "stratified", "iid", "left_edge"] = "none"
+    placement: Literal["address", "even"] = "address"
+    num_bins: int = 128
+    gate: bool = True
+    bias: bool = True
+    own_query: bool = True
+    sigma_0: float = 0.05
+    kl_weight: float = 1e-6
+    sigma_sq_min: float = 1e-6
+
+    def __post_init__(self):
+        validate_grid(self.num_basis, self.sigmas)
+        require(math.isfinite(self.ridge) and self.ridge >= 0, f"ridge must be >= 0, got {self.ridge}")
+        require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
+        require(self.num_bins >= 1, f"num_bins must be at least 1, got {self.num_bins}")
+        validate_tau(self.tau)
+        validate_tau(self.tau_max, "tau_max")
+        require(self.sigma_0 > 0, f"sigma_0 must be > 0, got {self.sigma_0}: it is a standard deviation")
+        require(self.kl_weight >= 0, f"kl_weight must be >= 0, got {self.kl_weight}")
+        require(self.sigma_sq_min > 0, f"sigma_sq_min must be > 0, got {self.sigma_sq_min}: it is a variance")
+        for field in dataclasses.fields(self):
+            choices = getattr(field.type, "__args__", ())
+            value = getattr(self, field.name)
+            if getattr(field.type, "__origin__", None) is Literal:
+                require(value in choices, f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
+
+    @classmethod
+    def paper(cls, **changes) -> "MemoryConfig":
+        """The paper's equations; where the paper is silent, the released code's settings.
+
+        Positions i/L, affine maps with bias, regulariser on the variance only; zero padding, widths, ridge and gate
+        from the released code. Even sampling: the paper's sticky memories are `paper(sticky="iid")`.
+        """
+        return cls(**changes)
+
+    @classmethod
+    def released(cls, **changes) -> "MemoryConfig":
+        """Every convention of the released sorting code, so that its weights give its numbers."""
+        return cls(**{"positions": "released", "bias": False, "own_query": False} | changes)
+
+    @classmethod
+    def best(cls, **changes) -> "MemoryConfig":
+        """What measurements on sorting prefer: all of the past at equal resolution, a weaker ridge, no gate."""
+        return cls(**{"schedule": "scaled", "ridge": 0.1, "gate": False} | changes)

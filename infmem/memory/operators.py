@@ -1,0 +1,116 @@
+"""The operators of a memory's configuration: built once per case in float64, and kept in bounded caches.
+
+An operator depends on the configuration, the lengths and tau, and on nothing that is learned.
+"""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from infmem.basis import GaussianBasis
+from infmem.contraction import LinearRecurrence, UpdateOperators, linear_recurrence, update_operators
+from infmem.memory.config import MemoryConfig
+from infmem.signal import padding_positions, positions, ridge_operator
+
+
+def position_rules(config: MemoryConfig) -> tuple[str, str]:
+    """Rules of the first fit and of the updates."""
+    if config.positions == "released":
+        return "midpoints", "end_points"
+    return config.positions, config.positions
+
+
+def zero_padding(config: MemoryConfig, num_past: int, num_new: int) -> Tensor | None:
+    """Where zeros are fitted beside `num_past` samples and `num_new` tokens."""
+    if not config.padding:
+        return None
+    # The released code shifts the grid of an update by 1 / (2 L + M); half a spacing would be 1 / (2 (L + M)).
+    shift = 1 / (2 * num_new + num_past) if config.positions == "released" and num_past else None
+    return padding_positions(num_past + num_new, shift=shift)
+
+
+@lru_cache(maxsize=64)
+def build_basis(
+    config: MemoryConfig, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> GaussianBasis:
+    """The basis functions of a configuration, built once per case and kept in a bounded cache.
+
+    Example:
+        >>> build_basis(MemoryConfig.paper(num_basis=4)).num_basis
+        4
+    """
+    return GaussianBasis.grid(config.num_basis, config.sigmas, dtype=dtype, device=device)
+
+
+def sampling_locations(config: MemoryConfig) -> Float[Tensor, " sample"]:
+    """Where an update samples the old signal when the memory is not sticky.
+
+    Example:
+        >>> sampling_locations(MemoryConfig.paper(num_samples=4)).tolist()
+        [0.25, 0.5, 0.75, 1.0]
+    """
+    return positions(config.num_samples, position_rules(config)[1])
+
+
+@lru_cache(maxsize=64)
+def first_operator(
+    config: MemoryConfig, length: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Float[Tensor, "pos basis"]:
+    """The operator G of a first fit of `length` tokens, built once per case and kept in a bounded cache.
+
+    Example:
+        >>> first_operator(MemoryConfig.paper(num_basis=4), length=7).shape
+        torch.Size([7, 4])
+    """
+    placed = positions(length, position_rules(config)[0])
+    operator = ridge_operator(build_basis(config), placed, config.ridge, zero_padding(config, 0, length))
+    return operator.to(device=device, dtype=dtype)
+
+
+# A scaled schedule with equal segments goes through 63 values of tau before it reaches its limit.
+@lru_cache(maxsize=128)
+def update_recurrence(
+    config: MemoryConfig,
+    length: int,
+    tau: float,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LinearRecurrence:
+    """The matrices A and C of an update with even sampling, built once per case and kept in a bounded cache.
+
+    Example:
+        >>> transition, write = update_recurrence(MemoryConfig.paper(num_basis=4), length=7, tau=0.75)
+        >>> transition.shape, write.shape
+        (torch.Size([4, 4]), torch.Size([4, 7]))
+    """
+    locations, basis = sampling_locations(config), build_basis(config)
+    placed = positions(length, position_rules(config)[1])
+    padding = zero_padding(config, config.num_samples, length)
+    operators = update_operators(basis, locations, placed, tau, config.ridge, padding)
+    recurrence = linear_recurrence(basis.evaluate(locations), operators)
+    return LinearRecurrence(*(matrix.to(device=device, dtype=dtype) for matrix in recurrence))
+
+
+def sticky_operators(
+    config: MemoryConfig, locations: Float[Tensor, "batch sample"], length: int, tau: float
+) -> UpdateOperators:
+    """The operators of an update whose samples were drawn: one set per row at their address, or one for all rows.
+
+    Args:
+        config: of the memory.
+        locations: where the old signal was sampled, in each row.
+        length: number of new tokens.
+        tau: share of the past.
+
+    Example:
+        >>> config = MemoryConfig.best(num_basis=4, num_samples=5, sticky="stratified")
+        >>> sticky_operators(config, torch.rand(3, 5), length=7, tau=0.75).past.shape
+        torch.Size([3, 5, 4])
+    """
+    placed = positions(length, position_rules(config)[1], dtype=locations.dtype).to(locations.device)
+    past = sampling_locations(config).to(locations) if config.placement == "even" else locations
+    padding = zero_padding(config, config.num_samples, length)
+    basis = build_basis(config, torch.float64, locations.device)
+    return update_operators(basis, past, placed, tau, config.ridge, padding)

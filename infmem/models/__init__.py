@@ -1,0 +1,22 @@
+"""Models with one interface: `forward(tokens, state) -> (logits, state)`."""
+
+from infmem.models.infinite_former import InfiniteFormer, InfiniteFormerConfig
+from infmem.models.parallel import memorize
+from infmem.models.transformer_xl import (
+    ModelState,
+    TransformerXL,
+    TransformerXLConfig,
+    WindowTransformer,
+    WindowTransformerConfig,
+)
+
+__all__ = [
+    "InfiniteFormer",
+    "InfiniteFormerConfig",
+    "ModelState",
+    "TransformerXL",
+    "TransformerXLConfig",
+    "WindowTransformer",
+    "WindowTransformerConfig",
+    "memorize",
+]

@@ -1,0 +1,209 @@
+r"""The blocks that all models share: relative attention, feed-forward, and the post-norm block of Transformer-XL."""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from infmem.validation import checked
+
+
+def sinusoids(distances: Float[Tensor, " key_pos"], d_model: int) -> Float[Tensor, "key_pos d_model"]:
+    r"""Transformer-XL's encoding of relative distances.
+
+    Equation:
+        $R_\delta = [\sin(\delta \omega), \cos(\delta \omega)]$ with $\omega_k = 10000^{-2k/d}$, $k = 0, ..., d/2 - 1$.
+
+    Args:
+        distances: how far back a key lies from a query, in tokens.
+        d_model: size d of the encoding, even.
+
+    Example:
+        >>> sinusoids(torch.tensor([0.0]), d_model=4)
+        tensor([[0., 0., 1., 1.]])
+
+    Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3, and its public implementation.
+    """
+    steps = torch.arange(0, d_model, 2, dtype=distances.dtype, device=distances.device)
+    angles = einsum(distances, 10000 ** (-steps / d_model), "key_pos, frequency -> key_pos frequency")
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@checked
+def relative_shift(
+    by_distance: Float[Tensor, "batch head query_pos key_pos_and_one"],
+) -> Float[Tensor, "batch head query_pos key_pos"]:
+    """Reorder scores that are indexed by distance into scores that are indexed by key.
+
+    Column 0 is not used; column 1 + j holds the scores for distance `key_pos - 1 - j`. Query i of Q sits at key
+    position `key_pos - Q + i`, so its row must move left by `Q - 1 - i`. Reading the same memory with rows that are one
+    shorter does that for all rows at once, without a copy. Entries for keys after the query are meaningless; causality
+    hides them.
+
+    Args:
+        by_distance: scores, largest distance first after the unused column.
+
+    Example:
+        >>> scores = torch.tensor([[[[0.0, 2.0, 1.0, 0.0], [0.0, 2.0, 1.0, 0.0]]]])  # the distances themselves
+        >>> relative_shift(scores)[0, 0]
+        tensor([[1., 0., 0.],
+                [2., 1., 0.]])
+
+    Source: Dai et al. 2019 (arXiv 1901.02860), appendix B.
+    """
+    query_pos = by_distance.shape[2]
+    flat = rearrange(by_distance, "batch head query_pos key_pos_and_one -> batch head (query_pos key_pos_and_one)")
+    return rearrange(
+        flat[..., query_pos:], "batch head (query_pos key_pos) -> batch head query_pos key_pos", query_pos=query_pos
+    )
+
+
+@lru_cache(maxsize=16)
+def _encoded_distances(key_pos: int, d_model: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Encodings of the distances key_pos, ..., 0: the first is the unused column of `relative_shift`."""
+    return sinusoids(torch.arange(key_pos, -1, -1, dtype=dtype, device=device), d_model)
+
+
+@lru_cache(maxsize=16)
+def _causal_mask(query_pos: int, key_pos: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Minus infinity where a key is later than the query, 0 elsewhere; the queries are the last of the keys."""
+    later = torch.full((query_pos, key_pos), float("-inf"), dtype=dtype, device=device)
+    return later.triu(1 + key_pos - query_pos)
+
+
+class Attended(NamedTuple):
+    """What relative attention gives back.
+
+    Args:
+        output: the result, projected.
+        query: the projected queries of all heads, which a long-term memory may share.
+    """
+
+    output: Float[Tensor, "batch query_pos d_model"]
+    query: Float[Tensor, "batch query_pos d_model"]
+
+
+class RelativeAttention(nn.Module):
+    r"""Causal attention over a segment and the memory before it, with relative positions.
+
+    Equation:
+        $A_{ij} = ((q_i + u)^\top k_j + (q_i + v)^\top W^R R_{i-j}) / \sqrt{d}$, then softmax over the keys that are not
+        later than the query; keys and values come from memory and segment, queries from the segment.
+
+    Args:
+        d_model: size of the vectors.
+        num_heads: number of heads, a divisor of `d_model`.
+        dropout: of the attention weights.
+
+    Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3. Differs from the paper: nothing.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.d_model, self.num_heads, self.dropout = d_model, num_heads, dropout
+        self.query = nn.Linear(d_model, d_model, bias=False)
+        self.key_value = nn.Linear(d_model, 2 * d_model, bias=False)
+        self.relative = nn.Linear(d_model, d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+
+    @checked
+    def forward(
+        self,
+        x: Float[Tensor, "batch query_pos d_model"],
+        memory: Float[Tensor, "batch mem_pos d_model"],
+        content_bias: Float[Tensor, "head d_head"],
+        position_bias: Float[Tensor, "head d_head"],
+    ) -> Attended:
+        """Attend from a segment to the memory and itself.
+
+        Args:
+            x: the segment.
+            memory: hidden states of earlier segments, oldest first; may be empty.
+            content_bias: u.
+            position_bias: v.
+        """
+        query = self.query(x)
+        heads = rearrange(query, "batch query_pos (head d_head) -> batch head query_pos d_head", head=self.num_heads)
+        keys, values = rearrange(
+            self.key_value(torch.cat([memory, x], dim=1)),
+            "batch key_pos (two head d_head) -> two batch head key_pos d_head",
+            two=2,
+            head=self.num_heads,
+        )
+        bias = self._position_scores(heads + rearrange(position_bias, "head d_head -> head 1 d_head"), memory.shape[1])
+        read = functional.scaled_dot_product_attention(
+            heads + rearrange(content_bias, "head d_head -> head 1 d_head"),
+            keys,
+            values,
+            attn_mask=bias.to(keys.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        output = self.out(rearrange(read, "batch head query_pos d_head -> batch query_pos (head d_head)"))
+        return Attended(output=output, query=query)
+
+    def _position_scores(self, heads: Tensor, mem_pos: int) -> Tensor:
+        """The scaled term of positions, minus infinity where a key is later than the query."""
+        query_pos, key_pos = heads.shape[2], heads.shape[2] + mem_pos
+        distances = _encoded_distances(key_pos, self.d_model, self.relative.weight.dtype, heads.device)
+        relative = rearrange(
+            self.relative(distances), "key_pos (head d_head) -> head key_pos d_head", head=self.num_heads
+        )
+        by_distance = einsum(
+            heads / math.sqrt(heads.shape[-1]),
+            relative.to(heads.dtype),
+            "batch head query_pos d_head, head key_pos d_head -> batch head query_pos key_pos",
+        )
+        return relative_shift(by_distance) + _causal_mask(query_pos, key_pos, heads.dtype, heads.device)
+
+
+class FeedForward(nn.Module):
+    r"""Two linear maps with a ReLU between, applied to every position.
+
+    Equation:
+        $W_2 \max(0, W_1 x + b_1) + b_2$
+
+    Args:
+        d_model: size of the vectors.
+        d_ff: size of the inner layer.
+        dropout: after each map.
+    """
+
+    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0):
+        super().__init__()
+        self.inner = nn.Linear(d_model, d_ff)
+        self.outer = nn.Linear(d_ff, d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    @checked
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """Apply the two maps."""
+        return self.dropout(self.outer(self.dropout(functional.relu(self.inner(x)))))
+
+
+class Block(nn.Module):
+    """One layer of Transformer-XL: attention and feed-forward, each added to its input and then normalised (post-norm).
+
+    Args:
+        d_model: size of the vectors.
+        num_heads: number of heads.
+        d_ff: size of the feed-forward's inner layer.
+        dropout: of attention weights and of what is added.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float = 0.0):
+        super().__init__()
+        self.attention = RelativeAttention(d_model, num_heads)
+        self.attention_norm = nn.LayerNorm(d_model)
+        self.feed_forward = FeedForward(d_model, d_ff, dropout)
+        self.feed_forward_norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def combine(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Everything after attention: add, normalise, feed forward, add, normalise."""
+        x = self.attention_norm(x + self.dropout(attended))
+        return self.feed_forward_norm(x + self.feed_forward(x))

@@ -1,0 +1,339 @@
+r"""Transformer-XL: segment recurrence with relative positions, and the same model without any memory.
+
+Each layer remembers the hidden states that entered it in earlier segments. What is older than its memory reaches it
+only through the layers below, so a model with l layers and memory m sees about l * m tokens back, and nothing before.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from infmem.memory import MemoryState
+from infmem.models.layers import Block
+from infmem.validation import checked, require
+
+
+@dataclass(frozen=True)
+class WindowTransformerConfig:
+    """A transformer that sees one segment at a time.
+
+    Args:
+        vocab_size: number of tokens.
+        d_model: size of the hidden states, even.
+        num_heads: attention heads, a divisor of `d_model`.
+        num_layers: layers >= 1.
+        d_ff: size of the feed-forward's inner layer.
+        dropout: in [0, 1).
+
+    Raises:
+        ValueError: naming the field, its range and what came.
+    """
+
+    vocab_size: int = 22
+    d_model: int = 192
+    num_heads: int = 6
+    num_layers: int = 3
+    d_ff: int = 768
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        for name in ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self.d_model % 2 == 0, f"d_model must be even, got {self.d_model}: sines and cosines share it")
+        require(
+            self.d_model % self.num_heads == 0,
+            f"num_heads must be a divisor of d_model ({self.d_model}), got {self.num_heads}",
+        )
+        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class TransformerXLConfig(WindowTransformerConfig):
+    """A Transformer-XL.
+
+    Args:
+        memory_length: hidden states that each layer remembers, >= 0.
+    """
+
+    memory_length: int = 256
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.memory_length >= 0, f"memory_length must be >= 0, got {self.memory_length}")
+
+
+class ModelState(NamedTuple):
+    """What a model carries from one segment to the next.
+
+    Args:
+        short_term: for each layer, the hidden states that entered it last, oldest first.
+        long_term: for each layer, its long-term memory; empty for models that have none.
+        auxiliary_loss: what the last segment adds to a training loss besides its logits; not carried further.
+    """
+
+    short_term: tuple[Float[Tensor, "batch mem_pos d_model"], ...]
+    long_term: tuple[MemoryState, ...]
+    auxiliary_loss: Float[Tensor, ""]
+
+    def detach(self) -> "ModelState":
+        """The same state, cut off from the graph that computed it."""
+        return ModelState(
+            short_term=tuple(memory.detach() for memory in self.short_term),
+            long_term=tuple(memory.detach() for memory in self.long_term),
+            auxiliary_loss=self.auxiliary_loss.detach(),
+        )
+
+
+class LayerOutput(NamedTuple):
+    """What one layer gives back.
+
+    Args:
+        hidden: its output.
+        memory: its long-term memory after reading it, if it has one.
+        divergence: the mean regulariser of its densities.
+    """
+
+    hidden: Float[Tensor, "batch pos d_model"]
+    memory: MemoryState | None
+    divergence: Float[Tensor, ""]
+
+
+class TransformerXL(nn.Module):
+    r"""Transformer-XL (Dai et al. 2019): memories of every layer's input, relative attention, post-norm.
+
+    Equation:
+        $h^0 = \sqrt{d}\, E[x]$, $h^{l+1} = \mathrm{Block}_l(h^l, m^l)$, logits $= W h^L + b$; then $m^l$ becomes the
+        last M hidden states of $[m^l, h^l]$, without gradient.
+
+    Args:
+        config: sizes.
+
+    Source: Dai et al. 2019 (arXiv 1901.02860), section 3, and its public implementation.
+
+    Differs from the paper: a plain linear output instead of an adaptive softmax, for small vocabularies.
+
+    Example:
+        >>> config = TransformerXLConfig(vocab_size=22, d_model=12, num_heads=3, num_layers=2, d_ff=20, memory_length=7)
+        >>> model = TransformerXL(config)
+        >>> logits, state = model(torch.zeros(2, 5, dtype=torch.int64))
+        >>> logits, state = model(torch.zeros(2, 5, dtype=torch.int64), state)
+        >>> logits.shape, state.short_term[0].shape
+        (torch.Size([2, 5, 22]), torch.Size([2, 7, 12]))
+    """
+
+    def __init__(self, config: TransformerXLConfig):
+        super().__init__()
+        self.config, self.d_model = config, config.d_model
+        self.memory_length = config.memory_length
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(
+            Block(config.d_model, config.num_heads, config.d_ff, config.dropout) for _ in range(config.num_layers)
+        )
+        biases = torch.zeros(2, config.num_heads, config.d_model // config.num_heads)
+        self.content_bias, self.position_bias = (nn.Parameter(bias.clone()) for bias in biases)
+        self.output = nn.Linear(config.d_model, config.vocab_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.apply(initialize)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def state_bytes(self, batch: int) -> int:
+        """Largest number of bytes that a state takes, however much was read.
+
+        Args:
+            batch: number of rows.
+
+        Example:
+            >>> TransformerXL(TransformerXLConfig(d_model=12, num_heads=3, num_layers=2,
+            memory_length=7)).state_bytes(1) 672
+        """
+        return batch * self.config.num_layers * self.memory_length * self.d_model * self.embedding.weight.element_size()
+
+    def empty(self, batch: int) -> ModelState:
+        """The state before the first segment."""
+        memory = self.embedding.weight.new_zeros(batch, 0, self.d_model)
+        return ModelState(
+            short_term=(memory,) * self.config.num_layers,
+            long_term=(),
+            auxiliary_loss=self.embedding.weight.new_zeros(()),
+        )
+
+    @checked
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        state: ModelState | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        keep_graph: bool = False,
+        validate: bool = False,
+    ) -> tuple[Float[Tensor, "batch pos vocab"], ModelState]:
+        """Read one segment.
+
+        Args:
+            tokens: the segment.
+            state: of the segment before, or None at the start.
+            generator: randomness of a sticky long-term memory; not used by models without one.
+            keep_graph: let gradient flow into this segment from later ones; otherwise the new state is detached.
+            validate: check the values of tokens and state too; on a GPU that waits for them.
+
+        Returns:
+            A score for every token of the vocabulary at every position, and the new state.
+
+        Raises:
+            ValueError: if shapes, dtypes, devices or the state do not fit, or with `validate` on tokens out of range.
+        """
+        state = self.empty(len(tokens)) if state is None else state
+        self._check(tokens, state, validate)
+        hidden, state = self._read_segment(self.embed(tokens), state, generator)
+        return self.output(self.dropout(hidden)), state if keep_graph else state.detach()
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """What enters the first layer."""
+        return self.dropout(self.embedding(tokens) * math.sqrt(self.d_model))
+
+    def _read_segment(
+        self, hidden: Tensor, state: ModelState, generator: torch.Generator | None
+    ) -> tuple[Tensor, ModelState]:
+        """Pass a segment through all layers."""
+        memories = []
+        for layer, memory in enumerate(state.short_term):
+            memories.append(remember(memory, hidden, self.memory_length))
+            hidden = self.layer(layer, hidden, memory).hidden
+        return hidden, state._replace(short_term=tuple(memories))
+
+    def layer(self, layer: int, hidden: Tensor, recent: Tensor, memory: MemoryState | None = None) -> LayerOutput:
+        """Pass hidden states through one layer.
+
+        Args:
+            layer: which one.
+            hidden: the segment's input to that layer.
+            recent: the inputs that the layer remembers, oldest first.
+            memory: the layer's long-term memory; None for models that have none.
+        """
+        block = self.blocks[layer]
+        attended = block.attention(hidden, recent, self.content_bias, self.position_bias)
+        return LayerOutput(block.combine(hidden, attended.output), memory, hidden.new_zeros(()))
+
+    def _check(self, tokens: Tensor, state: ModelState, validate: bool) -> None:
+        """Raise `ValueError` unless tokens and state fit this model and each other."""
+        require(tokens.shape[1] >= 1, "tokens must hold at least one position, got an empty segment")
+        device = self.embedding.weight.device
+        require(
+            tokens.device == device,
+            f"tokens must be on the model's device {device}, got {tokens.device}: "
+            f"move them with `.to({str(device)!r})`",
+        )
+        sizes = [(memory.shape[0], memory.shape[2]) for memory in state.short_term]
+        require(
+            sizes == [(len(tokens), self.d_model)] * self.config.num_layers,
+            f"the state must hold {self.config.num_layers} layers of {len(tokens)} rows with d_model {self.d_model}, "
+            f"got {sizes}: it comes from another model or batch; start with state=None",
+        )
+        require(
+            all(memory.device == device for memory in state.short_term),
+            f"the state must be on the model's device {device}",
+        )
+        if validate:
+            low, high = tokens.min().item(), tokens.max().item()
+            require(
+                0 <= low and high < self.config.vocab_size,
+                f"tokens must be from 0 to {self.config.vocab_size - 1}, got values from {low} to {high}",
+            )
+            for memory in state.short_term:
+                require(bool(torch.isfinite(memory).all()), "the state holds NaN or infinity: start with state=None")
+
+
+class WindowTransformer(TransformerXL):
+    """A Transformer-XL that remembers nothing: every segment is read alone.
+
+    Args:
+        config: sizes.
+
+    Example:
+        >>> model = WindowTransformer(WindowTransformerConfig(d_model=12, num_heads=3, num_layers=2))
+        >>> model.state_bytes(batch=5)
+        0
+    """
+
+    def __init__(self, config: WindowTransformerConfig):
+        super().__init__(TransformerXLConfig(**dataclasses.asdict(config), memory_length=0))
+
+
+@checked
+def remember(
+    memory: Float[Tensor, "batch mem_pos d_model"], hidden: Float[Tensor, "batch pos d_model"], length: int
+) -> Float[Tensor, "batch new_mem_pos d_model"]:
+    """The last `length` hidden states of memory and segment together.
+
+    Example:
+        >>> remember(torch.ones(1, 3, 2), torch.zeros(1, 2, 2), length=4)[0, :, 0]
+        tensor([1., 1., 0., 0.])
+    """
+    together = torch.cat([memory, hidden], dim=1)
+    return together[:, max(0, together.shape[1] - length) :]
+
+
+def initialize(module: nn.Module) -> None:
+    """Normal weights whose outputs have about the size of their inputs; zero biases.
+
+    Transformer-XL's fixed standard deviation of 0.02 is far too small for the narrow models here: on sorting, a model
+    of width 64 stays at chance for over a thousand steps.
+    """
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def from_public_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename weights of the public Transformer-XL implementation, without its adaptive softmax, for `TransformerXL`.
+
+    Args:
+        weights: its state dict; untied biases and adaptive embeddings are not supported.
+
+    Returns:
+        A state dict of everything but `output`; load it with `strict=False`.
+
+    Raises:
+        ValueError: if an expected name is missing.
+
+    Source: names and layout of the public implementation of Dai et al. 2019.
+    """
+    names = {
+        "word_emb.emb_layers.0.weight": "embedding.weight",
+        "r_w_bias": "content_bias",
+        "r_r_bias": "position_bias",
+    }
+    parts = {
+        "dec_attn.r_net.weight": "attention.relative.weight",
+        "dec_attn.o_net.weight": "attention.out.weight",
+        "dec_attn.layer_norm.weight": "attention_norm.weight",
+        "dec_attn.layer_norm.bias": "attention_norm.bias",
+        "pos_ff.CoreNet.0.weight": "feed_forward.inner.weight",
+        "pos_ff.CoreNet.0.bias": "feed_forward.inner.bias",
+        "pos_ff.CoreNet.3.weight": "feed_forward.outer.weight",
+        "pos_ff.CoreNet.3.bias": "feed_forward.outer.bias",
+        "pos_ff.layer_norm.weight": "feed_forward_norm.weight",
+        "pos_ff.layer_norm.bias": "feed_forward_norm.bias",
+    }
+    num_layers = sum(name.endswith("dec_attn.qkv_net.weight") for name in weights)
+    for layer in range(num_layers):
+        names |= {f"layers.{layer}.{theirs}": f"blocks.{layer}.{ours}" for theirs, ours in parts.items()}
+    missing = sorted(set(names) - set(weights))
+    require(num_layers > 0 and not missing, f"the weights lack {missing or ['layers.0.dec_attn.qkv_net.weight']}")
+    renamed = {ours: weights[theirs] for theirs, ours in names.items()}
+    for layer in range(num_layers):
+        query, *key_value = weights[f"layers.{layer}.dec_attn.qkv_net.weight"].chunk(3)
+        renamed[f"blocks.{layer}.attention.query.weight"] = query
+        renamed[f"blocks.{layer}.attention.key_value.weight"] = torch.cat(key_value)
+    return renamed

@@ -1,0 +1,66 @@
+"""Pictures: pure functions that take numbers and return a matplotlib `Figure`. None touches pyplot or a screen."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from infmem.tasks.sorting import ReferenceLines
+
+# Okabe and Ito's palette: told apart also by readers who are colour-blind.
+COLORS = {
+    "infinite-former": "#0072B2",
+    "transformer-xl": "#D55E00",
+    "window": "#009E73",
+}
+LINE_NAMES = {
+    "exact_counts": "counting everything",
+    "receptive_field": "counting what a Transformer-XL can see",
+    "last_segment": "counting the last segment",
+    "chance": "chance",
+}
+
+
+def draw_learning_curves(
+    metrics: Mapping[str, Sequence[Mapping[str, float]]], lines: ReferenceLines, window: int = 50
+) -> Figure:
+    """Accuracy while training, for each model, beside the reference lines.
+
+    Args:
+        metrics: for each model, the rows of its `metrics.csv`.
+        lines: the reference lines of the task.
+        window: steps to average over.
+
+    Example:
+        >>> rows = [{"step": step, "accuracy": 0.5} for step in range(100)]
+        >>> lines = ReferenceLines(chance=0.18, last_segment=0.23, receptive_field=0.36, exact_counts=0.87)
+        >>> len(draw_learning_curves({"transformer-xl": rows}, lines).axes)
+        1
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, rows in metrics.items():
+        steps, accuracy = moving_average([row["step"] for row in rows], [row["accuracy"] for row in rows], window)
+        axes.plot(steps, accuracy, color=COLORS.get(name, "black"), linewidth=2, label=name)
+    styles = {"exact_counts": "-", "receptive_field": "--", "last_segment": "-.", "chance": ":"}
+    for name, style in styles.items():
+        axes.axhline(getattr(lines, name), color="0.35", linewidth=1, linestyle=style, label=LINE_NAMES[name])
+    axes.set(xlabel="training step", ylabel="teacher-forced accuracy", ylim=(0, 1), title="Who remembers?")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return figure
+
+
+def moving_average(steps: Sequence[float], values: Sequence[float], window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over full windows, each at its last step; shorter series are averaged over what there is.
+
+    Example:
+        >>> steps, means = moving_average([1, 2, 3], [0.0, 1.0, 2.0], window=2)
+        >>> steps.tolist(), means.tolist()
+        ([2, 3], [0.5, 1.5])
+    """
+    window = min(window, len(values))
+    if window == 0:
+        return np.array([]), np.array([])
+    means = np.convolve(np.asarray(values, dtype=float), np.full(window, 1 / window), mode="valid")
+    return np.asarray(steps)[window - 1 :], means

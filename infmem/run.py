@@ -1,0 +1,238 @@
+"""A training run: a folder that can be left and gone on with.
+
+The folder holds `config.json`, `metrics.csv` (a row per step) and `checkpoint.safetensors`. Every step draws its
+sequences from a generator seeded by (seed, step), so a run that was stopped goes on exactly where it was.
+"""
+
+import csv
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from infmem.checkpoint import load_checkpoint, save_checkpoint, write_text
+from infmem.config import from_dict, to_dict
+from infmem.models.transformer_xl import TransformerXL
+from infmem.presets import build_model
+from infmem.tasks import sorting
+from infmem.training import TrainingConfig, answer, autocast, derive_seed, generator_for, learning_rate
+from infmem.validation import require
+
+METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
+
+
+class Run:
+    """A training run: its folder, and how far it has come.
+
+    Args:
+        config: how to train.
+        folder: where to keep metrics and checkpoints; None keeps nothing.
+        device: where to train.
+        resume: go on from the folder's checkpoint.
+
+    Raises:
+        ValueError: if the folder holds another run, or `resume` finds none.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, folder: Path | None, device: torch.device | str = "cpu", resume: bool = False
+    ):
+        self.config, self.folder, self.device = config, folder, torch.device(device)
+        self.model = build_model(config.model, derive_seed(config.seed, "weights")).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
+        )
+        self.step, self.seconds, self.rows = 0, 0.0, []
+        if resume:
+            require(folder is not None, "resume needs the folder of a run, got none")
+            self._load()
+        elif folder is not None:
+            require(
+                not (folder / "checkpoint.safetensors").exists() and not (folder / "metrics.csv").exists(),
+                f"{folder} holds a run already: go on with it (--resume) or choose another folder (--run)",
+            )
+            write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+            write_text(folder / "metrics.csv", ",".join(METRICS) + "\n")
+
+    def _load(self) -> None:
+        checkpoint = load_checkpoint(self.folder / "checkpoint.safetensors")
+        stored = from_dict(TrainingConfig, checkpoint.config)
+        require(
+            stored == self.config,
+            f"{self.folder} was trained with other options: {', '.join(_differences(stored, self.config))}; "
+            "resume with the same ones, or choose another folder (--run)",
+        )
+        checkpoint.load_into(self.model, self.optimizer)
+        self.step, self.seconds = checkpoint.step, checkpoint.seconds
+        rows = [row for row in read_metrics(self.folder) if row["step"] <= self.step]
+        lines = [",".join(METRICS), *(",".join(_text(row[name]) for name in METRICS) for row in rows)]
+        write_text(self.folder / "metrics.csv", "\n".join(lines) + "\n")
+
+    def save(self) -> None:
+        """Write metrics and a checkpoint, so that a later run can go on from here."""
+        if self.folder is None:
+            return
+        with (self.folder / "metrics.csv").open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([_text(row[name]) for name in METRICS] for row in self.rows)
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows = []
+        save_checkpoint(
+            self.folder / "checkpoint.safetensors",
+            to_dict(self.config),
+            self.step,
+            self.seconds,
+            self.model,
+            self.optimizer,
+        )
+
+    def train_step(self) -> dict[str, float | Tensor]:
+        """One optimiser step; returns its row of metrics, with loss and accuracy still on the device."""
+        config, step = self.config, self.step
+        tokens, targets = sorting.sample(
+            config.batch_size, config.length, generator_for(self.device, config.seed, "train", step)
+        )
+        if config.model.dropout:
+            torch.manual_seed(derive_seed(config.seed, "dropout", step))
+        sticky = generator_for(self.device, config.seed, "sticky", step)
+        with autocast(self.device, config.precision):
+            result = answer(
+                self.model, tokens, targets, config.segment_length, config.length, config.grad_segments, sticky
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        rate = learning_rate(step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.step += 1
+        return {
+            "step": self.step,
+            "loss": result.loss.detach(),
+            "accuracy": result.accuracy.mean(),
+            "learning_rate": rate,
+            "gradient_norm": norm.detach(),
+        }
+
+    def train(self, *, progress: bool | None = None, save_every: int = 250, log_every: int = 10) -> bool:
+        """Train to the last step, or until Ctrl-C.
+
+        Args:
+            progress: show a bar; None shows it on a terminal only.
+            save_every: steps between checkpoints.
+            log_every: steps between updates of the bar, which wait for the GPU.
+
+        Returns:
+            Whether the last step was reached. After Ctrl-C the state is saved and the result is False.
+
+        Raises:
+            ValueError: if the loss is no longer finite; what was saved before is left as it is.
+        """
+        self.model.train()
+        bar = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            desc=self.config.model_name,
+            unit="step",
+            disable=None if progress is None else not progress,
+            dynamic_ncols=True,
+        )
+        with bar, _interruption() as interrupted, torch.random.fork_rng(devices=_cuda_devices(self.device)):
+            began, pending = time.perf_counter() - self.seconds, []
+            while self.step < self.config.steps and not interrupted.is_set():
+                pending.append(self.train_step())
+                if len(pending) >= log_every or self.step == self.config.steps or interrupted.is_set():
+                    self.seconds = time.perf_counter() - began
+                    self._log(pending, bar)
+                    pending = []
+                if self.step % save_every < log_every and not pending:
+                    self.save()
+            self._log(pending, bar)
+            self.save()
+        return self.step >= self.config.steps
+
+    def _log(self, pending: list[dict], bar: tqdm) -> None:
+        if not pending:
+            return
+        rows = [
+            {name: float(value) if isinstance(value, Tensor) else value for name, value in row.items()}
+            for row in pending
+        ]
+        for row in rows:
+            row["seconds"] = self.seconds
+            require(
+                math.isfinite(row["loss"]),
+                f"the loss is {row['loss']} at step {row['step']}: try a smaller --learning-rate; the last checkpoint "
+                "is untouched",
+            )
+        self.rows += rows
+        loss, accuracy = (sum(row[name] for row in rows) / len(rows) for name in ("loss", "accuracy"))
+        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
+        bar.update(len(rows))
+
+
+def _differences(stored: TrainingConfig, wanted: TrainingConfig) -> list[str]:
+    mine, theirs = to_dict(wanted), to_dict(stored)
+    return [f"{name} ({theirs[name]} there, {mine[name]} here)" for name in mine if mine[name] != theirs[name]]
+
+
+def _text(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+@contextmanager
+def _interruption() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into a flag that is looked at between steps, so that a step is done or not done."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: flag.set())
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's `metrics.csv`.
+
+    Raises:
+        ValueError: if the file is missing or damaged.
+    """
+    path = folder / "metrics.csv"
+    require(path.is_file(), f"there are no metrics at {path}: name the folder of a run")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    complete = [row for row in rows if None not in row.values() and set(row) == set(METRICS)]
+    try:
+        return [{name: int(row[name]) if name == "step" else float(row[name]) for name in METRICS} for row in complete]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete the run and train again") from error
+
+
+def load_run(folder: Path) -> tuple[TransformerXL, TrainingConfig]:
+    """The model of a run, on the CPU, and how it was trained.
+
+    Raises:
+        ValueError: if the folder holds no whole checkpoint of this package.
+    """
+    checkpoint = load_checkpoint(folder / "checkpoint.safetensors")
+    config = from_dict(TrainingConfig, checkpoint.config)
+    model = build_model(config.model)
+    checkpoint.load_into(model)
+    return model, config

@@ -1,0 +1,1 @@
+"""Tasks to train and test on."""

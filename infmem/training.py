@@ -1,0 +1,166 @@
+"""Training: segments in order, gradient through the last of them, one optimiser step a batch."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from infmem.models.infinite_former import InfiniteFormerConfig
+from infmem.models.parallel import memorize
+from infmem.models.transformer_xl import TransformerXL, TransformerXLConfig, WindowTransformerConfig
+from infmem.presets import MODEL_NAMES
+from infmem.tasks import sorting
+from infmem.validation import checked, require
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides how a run goes, beside the device.
+
+    Args:
+        model: configuration of the model.
+        length: symbols per sequence.
+        segment_length: tokens per segment.
+        batch_size: sequences per step.
+        steps: optimiser steps.
+        learning_rate: the largest one.
+        warmup_steps: steps over which it rises from 0.
+        final_share: what is left of it at the end of its cosine.
+        clip_norm: gradients are scaled down to this norm.
+        grad_segments: segments that gradient flows through, up to the one that answers.
+        precision: `float32`, `bfloat16` (autocast), or `auto`: bfloat16 on GPUs.
+        seed: of weights and data.
+
+    Raises:
+        ValueError: naming the field, its range and what came.
+    """
+
+    model: InfiniteFormerConfig | TransformerXLConfig | WindowTransformerConfig
+    length: int
+    segment_length: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 100
+    final_share: float = 0.05
+    clip_norm: float = 1.0
+    grad_segments: int = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("length", "segment_length", "batch_size", "steps", "grad_segments"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self.warmup_steps >= 0, f"warmup_steps must be >= 0, got {self.warmup_steps}")
+        require(0 < self.learning_rate < math.inf, f"learning_rate must be > 0, got {self.learning_rate}")
+        require(0 <= self.final_share <= 1, f"final_share must be in [0, 1], got {self.final_share}")
+        require(self.clip_norm > 0, f"clip_norm must be > 0, got {self.clip_norm}")
+        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        require(
+            self.model.vocab_size >= sorting.VOCAB_SIZE,
+            f"vocab_size must be at least {sorting.VOCAB_SIZE} for the sorting task, got {self.model.vocab_size}",
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The model's name, as the command line knows it."""
+        return MODEL_NAMES[type(self.model)]
+
+
+def derive_seed(seed: int, *stream: str | int) -> int:
+    """A seed for one purpose, unrelated to the seeds of all others.
+
+    Example:
+        >>> derive_seed(0, "train", 1) != derive_seed(0, "train", 2)
+        True
+    """
+    digest = hashlib.blake2b("/".join(map(str, (seed, *stream))).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator_for(device: torch.device, seed: int, *stream: str | int) -> torch.Generator:
+    """A generator on a device, seeded for one purpose.
+
+    Example:
+        >>> generator_for(torch.device("cpu"), 0, "train", 1).device
+        device(type='cpu')
+    """
+    return torch.Generator(device).manual_seed(derive_seed(seed, *stream))
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to `final_share` of the largest rate.
+
+    Args:
+        step: from 0.
+        config: of the run.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * (config.final_share + (1 - config.final_share) * cosine)
+
+
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Mixed precision where the configuration asks for it, or, with `auto`, where the device is a GPU."""
+    enabled = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+        yield
+
+
+class Answer(NamedTuple):
+    """What a model makes of a batch.
+
+    Args:
+        loss: mean cross-entropy of the targets, plus what the model adds.
+        accuracy: teacher-forced accuracy of each sequence.
+    """
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, " batch"]
+
+
+@checked
+def answer(
+    model: TransformerXL,
+    tokens: Int[Tensor, "batch pos"],
+    targets: Int[Tensor, "batch pos"],
+    segment_length: int,
+    answer_start: int,
+    grad_segments: int = 1,
+    generator: torch.Generator | None = None,
+) -> Answer:
+    """Read a batch segment by segment and score its answers.
+
+    All segments but the last `grad_segments` before the answer are only remembered: no gradient reaches them, so they
+    are read without logits, many at a time.
+
+    Args:
+        model: any model of this package.
+        tokens: whole sequences.
+        targets: what should come next, `IGNORE` where nothing is asked.
+        segment_length: tokens per segment.
+        answer_start: first position that has a target.
+        grad_segments: segments that gradient flows through, up to the one where the answer starts.
+        generator: randomness of a sticky long-term memory.
+    """
+    first = max(0, answer_start // segment_length - (grad_segments - 1)) * segment_length
+    state = memorize(model, tokens[:, :first], segment_length, generator=generator)
+    logits, auxiliary = [], 0.0
+    for segment in tokens[:, first:].split(segment_length, dim=1):
+        segment_logits, state = model(segment, state, generator=generator, keep_graph=True)
+        logits.append(segment_logits)
+        auxiliary = auxiliary + state.auxiliary_loss
+        state = state if grad_segments > 1 else state.detach()
+    scores, asked = torch.cat(logits, dim=1).float(), targets[:, first:]
+    loss = functional.cross_entropy(scores.flatten(0, 1), asked.flatten(), ignore_index=sorting.IGNORE)
+    return Answer(loss + auxiliary / len(logits), sorting.accuracy(scores.detach(), asked))

@@ -1,0 +1,141 @@
+"""Checks at the borders: shapes, dtypes and devices straight from the annotations, values on request.
+
+The jaxtyping annotation of a public function is the only place that says what shape a tensor must have. `checked` reads
+it and turns a tensor that does not fit into a `ValueError` in plain words. The check looks at sizes only, never at the
+numbers, so it costs microseconds and never waits for a GPU.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ValueError(message)` unless `condition` holds.
+
+    Example:
+        >>> require(2 > 1, "two must be larger than one")
+    """
+    if not condition:
+        raise ValueError(message)
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Raise `ValueError` if a tensor holds NaN or infinity. Reads the values, so on a GPU it waits for them."""
+    if not bool(torch.isfinite(value).all()):
+        bad = int((~torch.isfinite(value)).sum())
+        raise ValueError(
+            f"{name} must be finite, got {bad} of {value.numel()} values that are NaN or infinite: "
+            "look for a division by zero, a logarithm of zero or a learning rate that is too high"
+        )
+
+
+class _TensorRule:
+    """What one annotation such as `Float[Tensor, "batch pos d_model"]` asks of an argument."""
+
+    def __init__(self, name: str, annotation: Any):
+        self.name = name
+        self.axes = annotation.dim_str.split()
+        self.text = annotation.dim_str.strip()
+        self.dtypes = set(annotation.dtypes)
+        self.kind = annotation.__name__.split("[")[0].lower()
+        self.variadic = [axis.startswith("*") for axis in self.axes].index(True) if "*" in self.text else None
+
+    def named_sizes(self, shape: tuple[int, ...]) -> list[tuple[str, int | tuple[int, ...]]] | None:
+        """Pair axis names with sizes; None if the number of axes does not fit."""
+        if self.variadic is None:
+            return list(zip(self.axes, shape, strict=True)) if len(shape) == len(self.axes) else None
+        after = len(self.axes) - self.variadic - 1
+        if len(shape) < len(self.axes) - 1:
+            return None
+        middle = shape[self.variadic : len(shape) - after]
+        sizes = [*shape[: self.variadic], middle, *shape[len(shape) - after :]]
+        return list(zip(self.axes, sizes, strict=True))
+
+    def check(self, where: str, value: Any, sizes: dict[str, Any]) -> None:
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{where}: {self.name} must be a tensor, got {type(value).__name__}")
+        if str(value.dtype).removeprefix("torch.") not in self.dtypes:
+            raise ValueError(
+                f"{where}: {self.name} must be a tensor of type {self.kind}, got {value.dtype}: convert it"
+            )
+        named = self.named_sizes(tuple(value.shape))
+        if named is None:
+            raise ValueError(
+                f'{where}: {self.name} must have the axes "{self.text}", '
+                f"got {value.ndim} axes of sizes {tuple(value.shape)}"
+            )
+        for axis, size in named:
+            expected = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
+            if size != expected:
+                raise ValueError(
+                    f'{where}: {self.name} must have the axes "{self.text}" with {axis} = {expected}, '
+                    f"got {axis} = {size} in sizes {tuple(value.shape)}"
+                )
+
+
+def _tensor_annotation(annotation: Any) -> Any | None:
+    """The jaxtyping part of an annotation, also inside `... | None`; None if there is none."""
+    candidates = get_args(annotation) or (annotation,)
+    found = [candidate for candidate in candidates if hasattr(candidate, "dim_str") and hasattr(candidate, "dtypes")]
+    return found[0] if found else None
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Check the tensor arguments of a function against their jaxtyping annotations on every call.
+
+    Axes of the same name must have the same size in all arguments, all tensors must share a device, and in a method an
+    axis that is also an integer attribute of `self` (such as `d_model`) must have that value.
+
+    Raises:
+        ValueError: naming the function, the argument, what was expected and what came.
+
+    Example:
+        >>> from jaxtyping import Float
+        >>> @checked
+        ... def total(x: Float[Tensor, "pos d_model"], weight: Float[Tensor, " pos"]) -> Tensor:
+        ...     return weight @ x
+        >>> total(torch.ones(3, 5), torch.ones(3)).shape
+        torch.Size([5])
+        >>> total(torch.ones(3, 5), torch.ones(2))
+        Traceback (most recent call last):
+        ValueError: total: weight must have the axes "pos" with pos = 3, got pos = 2 in sizes (2,)
+    """
+    signature = inspect.signature(function)
+    rules, is_method = [], "self" in signature.parameters
+    for index, (name, parameter) in enumerate(signature.parameters.items()):
+        annotation = _tensor_annotation(parameter.annotation)
+        if annotation is not None:
+            others = tuple({type(None), float} & set(get_args(parameter.annotation)))
+            rules.append((index, _TensorRule(name, annotation), others))
+    own_axes = sorted({axis for _, rule, _ in rules for axis in rule.axes if axis.isidentifier()})
+    where, missing = function.__qualname__, object()
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        sizes: dict[str, Any] = {}
+        if is_method:
+            sizes = {axis: value for axis in own_axes if isinstance(value := getattr(args[0], axis, None), int)}
+        device = None
+        for index, rule, others in rules:
+            value = args[index] if index < len(args) else kwargs.get(rule.name, missing)
+            if value is missing or isinstance(value, others):
+                continue
+            rule.check(where, value, sizes)
+            if device is None:
+                device = value.device
+            elif value.device != device:
+                raise ValueError(
+                    f"{where}: all tensors must be on one device, got {rule.name} on {value.device} and the "
+                    f"ones before it on {device}: move it with `.to({str(device)!r})`"
+                )
+        return function(*args, **kwargs)
+
+    return wrapper
