@@ -65,7 +65,8 @@ def gaussian_mass(
     # The normal distribution function is near 1 on the right, where differences cancel: reflect that case to the left.
     on_the_right = below > 0
     below, above = torch.where(on_the_right, -above, below), torch.where(on_the_right, -below, above)
-    return torch.special.ndtr(above) - torch.special.ndtr(below)
+    # erfc keeps its digits where it is tiny; PyTorch's ndtr does not.
+    return 0.5 * (torch.erfc(-above * math.sqrt(0.5)) - torch.erfc(-below * math.sqrt(0.5)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,15 @@ class GaussianBasis:
 
     centers: Float[Tensor, " basis"]
     sigmas: Float[Tensor, " basis"]
+
+    def __post_init__(self):
+        require(
+            self.centers.ndim == 1 and len(self.centers) >= 1 and self.centers.shape == self.sigmas.shape,
+            "centers and sigmas must be two lists of the same length, with at least one function, got sizes "
+            f"{tuple(self.centers.shape)} and {tuple(self.sigmas.shape)}",
+        )
+        positive = self.sigmas.is_meta or bool((self.sigmas > 0).all())
+        require(positive, f"every width in sigmas must be > 0, got {self.sigmas.tolist() if not positive else ''}")
 
     @classmethod
     def grid(
@@ -184,7 +194,7 @@ class GaussianBasis:
             >>> basis = GaussianBasis.grid(num_basis=2, sigmas=(0.1,))
             >>> wide, narrow = torch.tensor([0.7, 0.0001])
             >>> basis.expectation(torch.tensor(0.0), narrow).round(decimals=3)
-            tensor([3.9690, 0.0000])
+            tensor([3.9700, 0.0000])
             >>> basis.expectation(torch.tensor(0.0), wide).round(decimals=3)
             tensor([0.4730, 0.2340])
         """

@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import json
+import os
 import platform
 import sys
 import time
@@ -302,6 +303,9 @@ def main(arguments: list[str] | None = None) -> int:
             description="Learn, build and trust the infinite-former: a transformer with an unbounded long-term memory.",
             args=arguments,
         )
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"infmem: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT

@@ -215,7 +215,7 @@ def retained_mass(basis: GaussianBasis, recurrence: LinearRecurrence, num_update
         >>> basis, t = GaussianBasis.grid(num_basis=64, sigmas=(0.05,)), positions(128)
         >>> recurrence = linear_recurrence(basis.to(t).evaluate(t), update_operators(basis, t, t, 0.75, ridge=0.1))
         >>> retained_mass(basis, recurrence, 2).round(decimals=2)
-        tensor([1.0000, 0.7500, 0.5600], dtype=torch.float64)
+        tensor([1.0000, 0.7400, 0.5500], dtype=torch.float64)
     """
     require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
     weights = basis.integrals().to(recurrence.write)
@@ -263,7 +263,7 @@ def half_life(retained: Float[Tensor, " age"]) -> float:
         retained: shares by age, from `retained_mass` or `retained_energy`.
 
     Example:
-        >>> half_life(torch.tensor([1.0, 0.6, 0.4]))
+        >>> half_life(torch.tensor([1.0, 0.75, 0.25]))
         1.5
     """
     shares = retained.tolist()

@@ -22,7 +22,7 @@ LINE_NAMES = {
 
 
 def draw_learning_curves(
-    metrics: Mapping[str, Sequence[Mapping[str, float]]], lines: ReferenceLines, window: int = 50
+    metrics: Mapping[str, Sequence[Mapping[str, int | float]]], lines: ReferenceLines, window: int = 50
 ) -> Figure:
     """Accuracy while training, for each model, beside the reference lines.
 
@@ -51,7 +51,9 @@ def draw_learning_curves(
     return figure
 
 
-def moving_average(steps: Sequence[float], values: Sequence[float], window: int) -> tuple[np.ndarray, np.ndarray]:
+def moving_average(
+    steps: Sequence[int | float], values: Sequence[int | float], window: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Means over full windows, each at its last step; shorter series are averaged over what there is.
 
     Example:

@@ -95,7 +95,7 @@ class Run:
             self.optimizer,
         )
 
-    def train_step(self) -> dict[str, float | Tensor]:
+    def train_step(self) -> dict[str, int | float | Tensor]:
         """One optimiser step; returns its row of metrics, with loss and accuracy still on the device."""
         config, step = self.config, self.step
         tokens, targets = sorting.sample(
@@ -186,7 +186,7 @@ def _differences(stored: TrainingConfig, wanted: TrainingConfig) -> list[str]:
     return [f"{name} ({theirs[name]} there, {mine[name]} here)" for name in mine if mine[name] != theirs[name]]
 
 
-def _text(value: float) -> str:
+def _text(value: int | float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
@@ -208,7 +208,7 @@ def _interruption() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
+def read_metrics(folder: Path) -> list[dict[str, int | float]]:
     """The rows of a run's `metrics.csv`.
 
     Raises:

@@ -128,8 +128,12 @@ def ridge_operator(
         gram = gram + design_padding.mT @ design_padding
     gram = gram + ridge * torch.eye(basis.num_basis, dtype=gram.dtype, device=gram.device)
     cholesky, failed = torch.linalg.cholesky_ex(gram)
+    # Rounding can make a singular matrix look positive definite: a pivot that is lost in it counts as zero.
+    pivots, sizes = cholesky.diagonal(dim1=-2, dim2=-1).square(), gram.diagonal(dim1=-2, dim2=-1)
+    lost = pivots <= basis.num_basis * torch.finfo(gram.dtype).eps * sizes.amax(-1, keepdim=True)
+    num_targets = positions.shape[-1] + (0 if padding is None else len(padding))
     require(
-        not bool(failed.any()),
+        (ridge > 0 or num_targets >= basis.num_basis) and not bool((failed > 0).any() | lost.any()),
         f"the ridge regression has no unique solution with ridge={ridge}, {basis.num_basis} basis functions and "
         f"{positions.shape[-1]} positions: use a larger ridge or fewer, different basis functions",
     )

@@ -93,6 +93,11 @@ def sample_locations(
         method in ("stratified", "iid", "left_edge"),
         f"method must be 'stratified', 'iid' or 'left_edge', got {method!r}",
     )
+    require(
+        generator is None or generator.device.type == probabilities.device.type,
+        f"generator must be on the device of the probabilities ({probabilities.device}), got one for "
+        f"{getattr(generator, 'device', None)}: make it with `torch.Generator({probabilities.device.type!r})`",
+    )
     num_bins = probabilities.shape[-1]
     shape = (len(probabilities), num_samples)
     u = torch.rand(shape, generator=generator, dtype=torch.float64, device=probabilities.device)
@@ -104,7 +109,7 @@ def sample_locations(
     cumulative = cumulative / cumulative[:, -1:]
     found = torch.searchsorted(cumulative, u, right=True).clamp(max=num_bins - 1)
     if method == "left_edge":
-        return (found / num_bins).to(probabilities)
+        return (found.double() / num_bins).to(probabilities)
     above = cumulative.gather(-1, found)
     share = probabilities.double().gather(-1, found) / probabilities.double().sum(-1, keepdim=True)
     within = 1 - ((above - u) / share.clamp(min=torch.finfo(u.dtype).tiny)).clamp(0, 1)
@@ -138,5 +143,6 @@ def provenance(locations: Float[Tensor, "batch sample"], probabilities: Float[Te
         Provenance(bin=tensor([[0, 1]]), density=tensor([[0.5000, 1.5000]]))
     """
     num_bins = probabilities.shape[-1]
-    found = (locations * num_bins).long().clamp(0, num_bins - 1)
+    left_edges = (torch.arange(num_bins, dtype=torch.float64, device=locations.device) / num_bins).to(locations)
+    found = (torch.bucketize(locations, left_edges, right=True) - 1).clamp(0, num_bins - 1)
     return Provenance(bin=found, density=probabilities.gather(-1, found) * num_bins)

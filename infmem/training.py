@@ -157,10 +157,9 @@ def answer(
     state = memorize(model, tokens[:, :first], segment_length, generator=generator)
     logits, auxiliary = [], 0.0
     for segment in tokens[:, first:].split(segment_length, dim=1):
-        segment_logits, state = model(segment, state, generator=generator, keep_graph=True)
+        segment_logits, state = model(segment, state, generator=generator, keep_graph=grad_segments > 1)
         logits.append(segment_logits)
         auxiliary = auxiliary + state.auxiliary_loss
-        state = state if grad_segments > 1 else state.detach()
     scores, asked = torch.cat(logits, dim=1).float(), targets[:, first:]
     loss = functional.cross_entropy(scores.flatten(0, 1), asked.flatten(), ignore_index=sorting.IGNORE)
     return Answer(loss + auxiliary / len(logits), sorting.accuracy(scores.detach(), asked))

@@ -45,13 +45,8 @@ def test_memorize_equals_the_loop_over_segments(memory_length, memory, generator
     model, tokens = make_model(memory_length, memory, generator), random_tokens(generator, 8 * POS)
     state = model.empty(BATCH)
     for num_segments in range(8):
-        so_far, following = tokens[:, : num_segments * POS], tokens[:, num_segments * POS : (num_segments + 1) * POS]
-        memorized = memorize(model, so_far, POS)
-        assert_same_state(memorized, state)
-        expected_logits, state = model(following, state)
-        logits, continued = model(following, memorized)
-        assert_close(logits, expected_logits, rtol=1e-10, atol=1e-10)
-        assert_same_state(continued, state)
+        assert_same_state(memorize(model, tokens[:, : num_segments * POS], POS), state)
+        _, state = model(tokens[:, num_segments * POS : (num_segments + 1) * POS], state)
 
 
 @pytest.mark.parametrize("segment_length", [1, 2, 12])
@@ -81,6 +76,7 @@ def test_memorize_reads_a_sticky_memory_in_order(method, generator) -> None:
 def test_memorize_leaves_no_gradient(memory, generator) -> None:
     model = make_model(3, memory, generator)
     state = memorize(model, random_tokens(generator, 4 * POS), POS)
+    assert all(part.untyped_storage().nbytes() == part.nbytes for part in state.short_term)
     tensors = [*state.short_term, state.auxiliary_loss, *(memory.coefficients for memory in state.long_term)]
     assert not any(tensor.requires_grad for tensor in tensors)
     model(random_tokens(generator, POS), state)[0].sum().backward()
@@ -89,7 +85,8 @@ def test_memorize_leaves_no_gradient(memory, generator) -> None:
 
 @pytest.mark.parametrize("segment_length, num_tokens", [(5, 12), (5, 3), (0, 10), (-5, 10)])
 def test_memorize_refuses_anything_but_whole_segments(segment_length, num_tokens, generator) -> None:
-    with pytest.raises(ValueError, match=f"a whole number of segments of segment_length={segment_length}, got {num_tokens}"):
+    message = f"a whole number of segments of segment_length={segment_length}, got {num_tokens}"
+    with pytest.raises(ValueError, match=message):
         memorize(make_model(3, None, generator), random_tokens(generator, num_tokens), segment_length)
 
 

@@ -22,7 +22,7 @@ def drawn(generator: torch.Generator, batch: int, length: int) -> Tensor:
 @pytest.mark.parametrize("length", [1, 3, 11, 61, 997])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 def test_sorted_symbols_equal_repeated_selection(length, dtype, generator) -> None:
-    symbols = torch.randint(NUM_SYMBOLS, (23, length), generator=generator, dtype=dtype)  # few tokens: many ties and gaps
+    symbols = torch.randint(NUM_SYMBOLS, (23, length), generator=generator, dtype=dtype)  # if short: many ties and gaps
     expected = torch.tensor([oracles.sorting_target(row) for row in symbols])
     assert_close(sorting.sorted_symbols(symbols), expected)
 
@@ -164,20 +164,19 @@ def test_chance_is_known_exactly(generator) -> None:
         (8000, 1024, 0.341),
     ],
 )
-def test_reference_lines_of_windows(length, window, expected, generator) -> None:
-    symbols = drawn(generator, 300, length)
+def test_reference_lines_of_windows(length, window, expected) -> None:
+    symbols = drawn(torch.Generator().manual_seed(0), 400, length)  # their own noise is about 0.004
     line = sorting.counting_accuracy(symbols, torch.full((NUM_SYMBOLS,), length - window)).mean().item()
     assert math.isclose(line, expected, abs_tol=0.015)
 
 
 @pytest.mark.parametrize(
     "length, memory_length, last_segment, receptive_field, exact_counts",
-    [(4000, 1024, 0.355, 0.986, 0.983), (8000, 1024, 0.338, 0.451, 0.992)],
+    [(4000, 1024, 0.366, 0.986, 0.983), (8000, 1024, 0.337, 0.451, 0.992)],
 )
-def test_reference_lines_of_segmented_models(
-    length, memory_length, last_segment, receptive_field, exact_counts, generator
-) -> None:
-    lines = sorting.reference_lines(length, 1024, 3, memory_length, generator, num_sequences=200)
+def test_reference_lines_of_segments(length, memory_length, last_segment, receptive_field, exact_counts) -> None:
+    same_draws = torch.Generator().manual_seed(0)
+    lines = sorting.reference_lines(length, 1024, 3, memory_length, same_draws, num_sequences=300)
     assert math.isclose(lines.chance, 0.18, abs_tol=0.001)
     assert math.isclose(lines.last_segment, last_segment, abs_tol=0.015)
     assert math.isclose(lines.receptive_field, receptive_field, abs_tol=0.015)
@@ -203,9 +202,7 @@ def first_visible_by_search(length: int, segment: int, num_layers: int, memory: 
     reached = {length + answer}
     for _ in range(num_layers):
         # A position sees its segment up to itself, and the `memory` positions before the segment.
-        reached = {
-            key for pos in reached for key in range(max(0, pos - pos % segment - memory), pos + 1)
-        }  # fmt: skip
+        reached = {key for pos in reached for key in range(max(0, pos - pos % segment - memory), pos + 1)}
     return min(min(reached), length)
 
 

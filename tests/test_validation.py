@@ -17,7 +17,9 @@ def total(x: Float[Tensor, "pos d_model"], weight: Float[Tensor, " pos"] | None 
 
 
 @checked
-def middle(x: Float[Tensor, "batch *shape d_model"], y: Float[Tensor, "*shape"]) -> tuple[int, ...]:
+def middle(
+    x: Float[Tensor, "batch *shape d_model"], y: Float[Tensor, "*shape"], z: Float[Tensor, " d_model"] | None = None
+) -> tuple[int, ...]:
     return tuple(y.shape)
 
 
@@ -27,7 +29,7 @@ def mixed(pair: Float[Tensor, "2 pos"], count: Int[Tensor, " pos"], limit: Float
 
 
 class Layer:
-    d_model, training = 5, True
+    d_model, pos = 5, "an attribute that is no size"
 
     @checked
     def forward(self, x: Float[Tensor, "pos d_model"]) -> int:
@@ -103,12 +105,14 @@ def test_all_tensors_share_a_device():
 
 @pytest.mark.parametrize("shape", [(), (7,), (7, 11)])
 def test_an_axis_group_stands_for_any_number_of_axes(shape):
-    assert middle(torch.ones(2, *shape, 5), torch.ones(shape)) == shape
+    assert middle(torch.ones(2, *shape, 5), torch.ones(shape), torch.ones(5)) == shape
 
 
 def test_an_axis_group_is_one_shape():
     with pytest.raises(ValueError, match=r"with \*shape = \(7, 11\), got \*shape = \(11, 7\)"):
         middle(torch.ones(2, 7, 11, 5), torch.ones(11, 7))
+    with pytest.raises(ValueError, match=r"z must have .* d_model = 5, got d_model = 2"):
+        middle(torch.ones(2, 7, 11, 5), torch.ones(7, 11), torch.ones(2))
     with pytest.raises(ValueError, match=r'x must have the axes "batch \*shape d_model", got 1 axes'):
         middle(torch.ones(2), torch.ones(()))
 

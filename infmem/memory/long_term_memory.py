@@ -15,7 +15,7 @@ from infmem import attention, sticky
 from infmem.basis import GaussianBasis
 from infmem.contraction import scaled_tau, update
 from infmem.memory.config import MemoryConfig
-from infmem.memory.operators import build_basis, first_operator, update_recurrence
+from infmem.memory.operators import build_basis, first_operator, sticky_operators, update_recurrence
 from infmem.memory.state import MemoryState
 from infmem.signal import fit
 from infmem.validation import checked, require, require_finite
@@ -104,7 +104,7 @@ class LongTermMemory(nn.Module):
         num_bins = self.config.num_bins
         return MemoryState(
             coefficients=torch.zeros(batch, self.config.num_basis, self.d_model, device=device, dtype=dtype),
-            num_tokens=torch.zeros(batch, dtype=torch.int64),
+            num_tokens=torch.zeros(batch, dtype=torch.int64, device="cpu"),
             histogram=torch.full((batch, num_bins), 1 / num_bins, device=device, dtype=dtype),
         )
 
@@ -115,9 +115,8 @@ class LongTermMemory(nn.Module):
             >>> LongTermMemory(d_model=6, num_heads=2, config=MemoryConfig.best(num_basis=8)).state_bytes(batch=1)
             712
         """
-        with torch.device("meta"):
-            state = self.empty(batch)
-        return sum(part.numel() * part.element_size() for part in state)
+        numbers = self.config.num_basis * self.d_model + self.config.num_bins
+        return batch * (numbers * self.state_dtype.itemsize + torch.int64.itemsize)
 
     @checked
     def forward(
@@ -286,6 +285,10 @@ class LongTermMemory(nn.Module):
 
     def _check_state(self, state: MemoryState, tensor: Tensor) -> None:
         """Raise `ValueError` unless the state is of this configuration, and of this tensor's batch and device."""
+        require(
+            isinstance(state, MemoryState),
+            f"state must be the MemoryState of the last call, got {type(state).__name__}",
+        )
         expected = (len(tensor), self.config.num_basis, self.d_model)
         require(
             tuple(state.coefficients.shape) == expected,

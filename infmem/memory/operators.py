@@ -3,13 +3,12 @@
 An operator depends on the configuration, the lengths and tau, and on nothing that is learned.
 """
 
-from functools import lru_cache
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from infmem.basis import GaussianBasis
+from infmem.caching import cached_tensors
 from infmem.contraction import LinearRecurrence, UpdateOperators, linear_recurrence, update_operators
 from infmem.memory.config import MemoryConfig
 from infmem.signal import padding_positions, positions, ridge_operator
@@ -31,7 +30,7 @@ def zero_padding(config: MemoryConfig, num_past: int, num_new: int) -> Tensor | 
     return padding_positions(num_past + num_new, shift=shift)
 
 
-@lru_cache(maxsize=64)
+@cached_tensors(maxsize=64)
 def build_basis(
     config: MemoryConfig, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> GaussianBasis:
@@ -54,7 +53,7 @@ def sampling_locations(config: MemoryConfig) -> Float[Tensor, " sample"]:
     return positions(config.num_samples, position_rules(config)[1])
 
 
-@lru_cache(maxsize=64)
+@cached_tensors(maxsize=64)
 def first_operator(
     config: MemoryConfig, length: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "pos basis"]:
@@ -70,7 +69,7 @@ def first_operator(
 
 
 # A scaled schedule with equal segments goes through 63 values of tau before it reaches its limit.
-@lru_cache(maxsize=128)
+@cached_tensors(maxsize=128)
 def update_recurrence(
     config: MemoryConfig,
     length: int,
@@ -112,5 +111,6 @@ def sticky_operators(
     placed = positions(length, position_rules(config)[1], dtype=locations.dtype).to(locations.device)
     past = sampling_locations(config).to(locations) if config.placement == "even" else locations
     padding = zero_padding(config, config.num_samples, length)
+    padding = None if padding is None else padding.to(locations.device)
     basis = build_basis(config, torch.float64, locations.device)
     return update_operators(basis, past, placed, tau, config.ridge, padding)

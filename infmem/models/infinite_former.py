@@ -5,6 +5,7 @@ layer's long-term memory, and every position reads both: $Z = Z_{STM} + Z_{LTM}$
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +20,6 @@ from infmem.models.transformer_xl import (
     initialize,
     remember,
 )
-from infmem.validation import require
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class InfiniteFormer(TransformerXL):
 
     Example:
         >>> memory = MemoryConfig.best(num_basis=8, num_samples=16)
-        >>> config = InfiniteFormerConfig(d_model=12, num_heads=3, num_layers=2, d_ff=20, memory_length=5,
-        memory=memory) >>> model, state = InfiniteFormer(config), None
+        >>> config = InfiniteFormerConfig(d_model=12, num_heads=3, num_layers=2, memory_length=5, memory=memory)
+        >>> model, state = InfiniteFormer(config), None
         >>> for segment in torch.zeros(4, 2, 5, dtype=torch.int64):
         ...     logits, state = model(segment, state)
         >>> logits.shape, state.long_term[0].num_tokens
@@ -67,6 +67,10 @@ class InfiniteFormer(TransformerXL):
             LongTermMemory(config.d_model, config.num_heads, config.memory) for _ in range(config.num_layers)
         )
         self.long_term_memories.apply(initialize)
+
+    @property
+    def _longest_short_term(self) -> int | float:
+        return math.inf  # the short-term memory, and the last segment's overflow, of any length
 
     def state_bytes(self, batch: int, segment_length: int | None = None) -> int:
         """Largest number of bytes that a state takes, however much was read.
@@ -113,11 +117,3 @@ class InfiniteFormer(TransformerXL):
         query = hidden if self.config.memory.own_query else attended.query
         read, memory, reading = self.long_term_memories[layer](query, None, memory)
         return LayerOutput(block.combine(hidden, attended.output + read), memory, reading.kl.mean())
-
-    def _check(self, tokens: Tensor, state: ModelState, validate: bool) -> None:
-        super()._check(tokens, state, validate)
-        require(
-            len(state.long_term) == self.config.num_layers,
-            f"the state must hold {self.config.num_layers} long-term memories, got {len(state.long_term)}: it "
-            "comes from another model; start with state=None",
-        )

@@ -1,7 +1,6 @@
 r"""The blocks that all models share: relative attention, feed-forward, and the post-norm block of Transformer-XL."""
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from infmem.caching import cached_tensors
 from infmem.validation import checked
 
 
@@ -63,13 +63,13 @@ def relative_shift(
     )
 
 
-@lru_cache(maxsize=16)
+@cached_tensors(maxsize=16)
 def _encoded_distances(key_pos: int, d_model: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Encodings of the distances key_pos, ..., 0: the first is the unused column of `relative_shift`."""
     return sinusoids(torch.arange(key_pos, -1, -1, dtype=dtype, device=device), d_model)
 
 
-@lru_cache(maxsize=16)
+@cached_tensors(maxsize=16)
 def _causal_mask(query_pos: int, key_pos: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Minus infinity where a key is later than the query, 0 elsewhere; the queries are the last of the keys."""
     later = torch.full((query_pos, key_pos), float("-inf"), dtype=dtype, device=device)
@@ -98,14 +98,13 @@ class RelativeAttention(nn.Module):
     Args:
         d_model: size of the vectors.
         num_heads: number of heads, a divisor of `d_model`.
-        dropout: of the attention weights.
 
     Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3. Differs from the paper: nothing.
     """
 
-    def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0):
+    def __init__(self, d_model: int, num_heads: int):
         super().__init__()
-        self.d_model, self.num_heads, self.dropout = d_model, num_heads, dropout
+        self.d_model, self.num_heads = d_model, num_heads
         self.query = nn.Linear(d_model, d_model, bias=False)
         self.key_value = nn.Linear(d_model, 2 * d_model, bias=False)
         self.relative = nn.Linear(d_model, d_model, bias=False)
@@ -141,7 +140,6 @@ class RelativeAttention(nn.Module):
             keys,
             values,
             attn_mask=bias.to(keys.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
         )
         output = self.out(rearrange(read, "batch head query_pos d_head -> batch query_pos (head d_head)"))
         return Attended(output=output, query=query)
@@ -192,7 +190,7 @@ class Block(nn.Module):
         d_model: size of the vectors.
         num_heads: number of heads.
         d_ff: size of the feed-forward's inner layer.
-        dropout: of attention weights and of what is added.
+        dropout: of what attention and feed-forward add. Attention weights have none, as in Transformer-XL.
     """
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float = 0.0):

@@ -72,7 +72,7 @@ def _memorize_by_layer(model: TransformerXL, tokens: Tensor, segment_length: int
     kept_from = written[-1] if has_long_term else max(0, tokens.shape[1] - recent_length)
     hidden, short_term, long_term = model.embed(tokens), [], []
     for layer in range(model.config.num_layers):
-        short_term.append(hidden[:, kept_from:])
+        short_term.append(hidden[:, kept_from:].clone())
         memories = _written_memories(model, layer, hidden, written) if has_long_term else []
         long_term += memories[-1:]
         if layer == model.config.num_layers - 1:

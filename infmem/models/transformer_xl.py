@@ -74,7 +74,8 @@ class ModelState(NamedTuple):
     Args:
         short_term: for each layer, the hidden states that entered it last, oldest first.
         long_term: for each layer, its long-term memory; empty for models that have none.
-        auxiliary_loss: what the last segment adds to a training loss besides its logits; not carried further.
+        auxiliary_loss: what the last segment adds to a training loss besides its logits; not carried further, so it
+            keeps its gradient also in a state that is detached otherwise.
     """
 
     short_term: tuple[Float[Tensor, "batch mem_pos d_model"], ...]
@@ -137,9 +138,15 @@ class TransformerXL(nn.Module):
         )
         biases = torch.zeros(2, config.num_heads, config.d_model // config.num_heads)
         self.content_bias, self.position_bias = (nn.Parameter(bias.clone()) for bias in biases)
+        self.long_term_memories = nn.ModuleList()  # an infinite-former has one for each layer
         self.output = nn.Linear(config.d_model, config.vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         self.apply(initialize)
+
+    @property
+    def _longest_short_term(self) -> int | float:
+        """How many hidden states a layer's short-term part of a state may hold."""
+        return self.memory_length
 
     @property
     def num_parameters(self) -> int:
@@ -153,8 +160,9 @@ class TransformerXL(nn.Module):
             batch: number of rows.
 
         Example:
-            >>> TransformerXL(TransformerXLConfig(d_model=12, num_heads=3, num_layers=2,
-            memory_length=7)).state_bytes(1) 672
+            >>> config = TransformerXLConfig(d_model=12, num_heads=3, num_layers=2, memory_length=7)
+            >>> TransformerXL(config).state_bytes(batch=1)
+            672
         """
         return batch * self.config.num_layers * self.memory_length * self.d_model * self.embedding.weight.element_size()
 
@@ -195,11 +203,13 @@ class TransformerXL(nn.Module):
         state = self.empty(len(tokens)) if state is None else state
         self._check(tokens, state, validate)
         hidden, state = self._read_segment(self.embed(tokens), state, generator)
-        return self.output(self.dropout(hidden)), state if keep_graph else state.detach()
+        if not keep_graph:
+            state = state.detach()._replace(auxiliary_loss=state.auxiliary_loss)
+        return self.output(self.dropout(hidden)), state
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """What enters the first layer."""
-        return self.dropout(self.embedding(tokens) * math.sqrt(self.d_model))
+        return self.dropout(self.embedding(tokens.long()) * math.sqrt(self.d_model))
 
     def _read_segment(
         self, hidden: Tensor, state: ModelState, generator: torch.Generator | None
@@ -233,11 +243,27 @@ class TransformerXL(nn.Module):
             f"tokens must be on the model's device {device}, got {tokens.device}: "
             f"move them with `.to({str(device)!r})`",
         )
-        sizes = [(memory.shape[0], memory.shape[2]) for memory in state.short_term]
         require(
-            sizes == [(len(tokens), self.d_model)] * self.config.num_layers,
-            f"the state must hold {self.config.num_layers} layers of {len(tokens)} rows with d_model {self.d_model}, "
-            f"got {sizes}: it comes from another model or batch; start with state=None",
+            isinstance(state, ModelState),
+            f"state must be the ModelState of the last call, or None, got {type(state).__name__}",
+        )
+        sizes = [tuple(memory.shape) for memory in state.short_term]
+        longest = self._longest_short_term
+        fits = [
+            len(size) == 3 and (size[0], size[2]) == (len(tokens), self.d_model) and size[1] <= longest
+            for size in sizes
+        ]
+        require(
+            fits == [True] * self.config.num_layers,
+            f"the state must hold {self.config.num_layers} layers of {len(tokens)} rows with d_model "
+            f"{self.d_model} and at most {longest} hidden states, got {sizes}: it comes from another model or batch; "
+            "start with state=None",
+        )
+        num_memories = len(self.long_term_memories)
+        require(
+            len(state.long_term) == num_memories,
+            f"the state must hold {num_memories} long-term memories, got {len(state.long_term)}: it comes from another "
+            "model; start with state=None",
         )
         require(
             all(memory.device == device for memory in state.short_term),
@@ -249,7 +275,7 @@ class TransformerXL(nn.Module):
                 0 <= low and high < self.config.vocab_size,
                 f"tokens must be from 0 to {self.config.vocab_size - 1}, got values from {low} to {high}",
             )
-            for memory in state.short_term:
+            for memory in (*state.short_term, *(memory.coefficients for memory in state.long_term)):
                 require(bool(torch.isfinite(memory).all()), "the state holds NaN or infinity: start with state=None")
 
 
@@ -279,8 +305,9 @@ def remember(
         >>> remember(torch.ones(1, 3, 2), torch.zeros(1, 2, 2), length=4)[0, :, 0]
         tensor([1., 1., 0., 0.])
     """
-    together = torch.cat([memory, hidden], dim=1)
-    return together[:, max(0, together.shape[1] - length) :]
+    num_kept = max(0, min(memory.shape[1], length - hidden.shape[1]))
+    # A new tensor, not a view: a view would keep everything that it is cut from alive.
+    return torch.cat([memory[:, memory.shape[1] - num_kept :], hidden[:, max(0, hidden.shape[1] - length) :]], dim=1)
 
 
 def initialize(module: nn.Module) -> None:

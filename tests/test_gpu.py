@@ -1,0 +1,84 @@
+"""What must hold on a GPU too. `make test` leaves these out; `make gpu-test` runs them."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import TINY, tiny_config
+from torch.testing import assert_close
+
+from infmem import LongTermMemory, MemoryConfig
+from infmem.evaluation import evaluate
+from infmem.models import memorize
+from infmem.presets import build_model, choose_device
+from infmem.run import Run
+from infmem.tasks import sorting
+
+pytestmark = pytest.mark.gpu
+MODELS = ["infinite-former", "transformer-xl", "window"]
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    return choose_device("cuda")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_gpu_gives_the_logits_of_the_cpu(model, gpu):
+    built = build_model(tiny_config(model).model).double().eval()
+    tokens = sorting.sample(3, 23, torch.Generator().manual_seed(0))[0]
+    results = []
+    for device in (torch.device("cpu"), gpu):
+        state, logits = None, []
+        for segment in tokens.to(device).split(TINY.segment_length, 1):
+            piece, state = built.to(device)(segment, state)
+            logits.append(piece.cpu())
+        results.append(torch.cat(logits, 1))
+    assert_close(*results, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_segments_at_once_equal_segments_in_turn(model, gpu):
+    built = build_model(tiny_config(model).model).double().eval().to(gpu)
+    tokens = sorting.sample(3, 22, torch.Generator(gpu).manual_seed(0))[0]
+    state = None
+    for segment in tokens.split(TINY.segment_length, 1):
+        state = built(segment, state)[1]
+    together = memorize(built, tokens, TINY.segment_length)
+    assert_close(together.short_term, state.short_term, rtol=1e-8, atol=1e-8)
+    for mine, theirs in zip(together.long_term, state.long_term, strict=True):
+        assert_close(mine.coefficients, theirs.coefficients, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("sticky", ["stratified", "iid", "left_edge"])
+@pytest.mark.parametrize("placement", ["address", "even"])
+def test_sticky_memories_stay_on_the_gpu(sticky, placement, gpu):
+    config = MemoryConfig.best(num_basis=6, sigmas=(0.1,), num_samples=11, sticky=sticky, placement=placement)
+    memory, generator = LongTermMemory(12, 3, config).to(gpu), torch.Generator(gpu).manual_seed(0)
+    state = None
+    for _ in range(3):
+        new = torch.randn(2, 7, 12, device=gpu, generator=generator)
+        z, state, reading = memory(new, new, state, generator=generator)
+    assert z.device.type == state.coefficients.device.type == reading.mu.device.type == "cuda"
+    assert torch.isfinite(z).all()
+    assert state.num_tokens.tolist() == [21, 21]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_and_resuming_on_a_gpu(model, gpu, tmp_path):
+    config = dataclasses.replace(tiny_config(model), steps=4)
+    first = Run(config, tmp_path, gpu)
+    first.train_step()
+    first.train_step()
+    first.save()
+    second = Run(config, tmp_path, gpu, resume=True)
+    assert second.step == 2
+    assert second.train()
+    score = evaluate(second.model, 23, TINY.segment_length, sequences=5)
+    assert 0 <= score.accuracy <= 1
+
+
+def test_the_wrong_device_is_named(gpu):
+    built = build_model(tiny_config().model).to(gpu)
+    with pytest.raises(ValueError, match="tokens must be on the model's device cuda"):
+        built(torch.zeros(2, 7, dtype=torch.int64))

@@ -1,0 +1,24 @@
+"""A preset small enough that a training takes a fraction of a second."""
+
+import dataclasses
+
+from infmem import WindowTransformerConfig
+from infmem.demo import demo_config
+from infmem.presets import Preset
+from infmem.training import TrainingConfig
+
+TINY = Preset(
+    length=23,
+    segment_length=7,
+    sizes=WindowTransformerConfig(d_model=12, num_heads=3, num_layers=2, d_ff=10, dropout=0.1),
+    short_term_length=5,
+    memory={"num_basis": 6, "sigmas": (0.1,), "num_samples": 11},
+    batch_size=3,
+    steps=13,
+    learning_rate=0.01,
+)
+
+
+def tiny_config(model: str = "infinite-former", **changes) -> TrainingConfig:
+    """How to train one of the models at the tiny preset's sizes."""
+    return dataclasses.replace(demo_config(model, TINY, seed=0), **{"warmup_steps": 3} | changes)
