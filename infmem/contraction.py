@@ -1,14 +1,14 @@
 r"""Making room for the new: the old signal shrinks to [0, tau], new tokens take (tau, 1], and all is fitted again.
 
-A memory of fixed size that takes in tokens for ever must forget, and this module says how: which token sits where after
-k updates, how much of an old segment is left, and that the whole update is a linear recurrence.
+A memory of fixed size that takes in tokens for ever must forget. The age map says which token sits where after k
+updates; `infmem.recurrence` says how much is left of it.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
@@ -154,123 +154,6 @@ def update(
     old_signal = einsum(samples, coefficients, "... sample basis, ... basis d_model -> ... sample d_model")
     kept = einsum(operators.past, old_signal, "... sample basis, ... sample d_model -> ... basis d_model")
     return kept + einsum(operators.new, x, "... pos basis, ... pos d_model -> ... basis d_model")
-
-
-class LinearRecurrence(NamedTuple):
-    r"""An update with fixed locations as a linear recurrence, $B \leftarrow A B + C X$.
-
-    A is far from normal: it shifts what it holds towards 0, so products of it behave very differently from what its
-    eigenvalues suggest. At tau = 0.75 (released settings) the spectral radius is 0.53, as if the memory halved after
-    1.1 updates, while the mass of a segment halves only after 2.4. Measure forgetting with `retained_mass` and
-    `retained_energy`, not with eigenvalues.
-
-    Args:
-        transition: A.
-        write: C.
-    """
-
-    transition: Float[Tensor, "basis other_basis"]
-    write: Float[Tensor, "basis pos"]
-
-
-@checked
-def linear_recurrence(samples: Float[Tensor, "sample basis"], operators: UpdateOperators) -> LinearRecurrence:
-    r"""The update's matrices, for locations that do not depend on the data.
-
-    Equation:
-        $A = G_{past}^\top \Psi$, $C = G_{new}^\top$
-
-    Args:
-        samples: $\Psi$, the basis functions at the sampled locations.
-        operators: of `update_operators`, for the same locations.
-
-    Source: plain algebra; the link to HiPPO and state-space models is ours.
-
-    Example:
-        >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.2,))
-        >>> t = torch.linspace(0, 1, 5)
-        >>> transition, write = linear_recurrence(basis.evaluate(t), update_operators(basis, t, t, 0.75, ridge=1.0))
-        >>> transition.shape, write.shape
-        (torch.Size([3, 3]), torch.Size([3, 5]))
-    """
-    transition = einsum(
-        operators.past, samples.to(operators.past), "sample basis, sample other_basis -> basis other_basis"
-    )
-    return LinearRecurrence(transition, rearrange(operators.new, "pos basis -> basis pos"))
-
-
-def retained_mass(basis: GaussianBasis, recurrence: LinearRecurrence, num_updates: int) -> Float[Tensor, " age"]:
-    r"""Share of a constant segment's integral that is still in the memory, by age in updates.
-
-    Equation:
-        $m_k = w^\top A^k C \mathbf{1} / w^\top C \mathbf{1}$ with $w_j = \int_0^1 \psi_j(t) dt$, $k = 0, ..., K$.
-
-    Args:
-        basis: the basis functions.
-        recurrence: of `linear_recurrence`.
-        num_updates: the largest age K >= 0.
-
-    Example:
-        >>> from infmem.signal import positions
-        >>> basis, t = GaussianBasis.grid(num_basis=64, sigmas=(0.05,)), positions(128)
-        >>> recurrence = linear_recurrence(basis.to(t).evaluate(t), update_operators(basis, t, t, 0.75, ridge=0.1))
-        >>> retained_mass(basis, recurrence, 2).round(decimals=2)
-        tensor([1.0000, 0.7400, 0.5500], dtype=torch.float64)
-    """
-    require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
-    weights = basis.integrals().to(recurrence.write)
-    held = recurrence.write.sum(-1)
-    masses = []
-    for _ in range(num_updates + 1):
-        masses.append(weights @ held)
-        held = recurrence.transition @ held
-    return torch.stack(masses) / masses[0]
-
-
-def retained_energy(basis: GaussianBasis, recurrence: LinearRecurrence, num_updates: int) -> Float[Tensor, " age"]:
-    r"""Share of a white-noise segment's energy that is still in the memory, by age in updates: how fast detail goes.
-
-    Equation:
-        $e_k = \mathrm{tr}(C^\top A^{k\top} H A^k C) / \mathrm{tr}(C^\top H C)$ with
-        $H_{ij} = \int_0^1 \psi_i(t) \psi_j(t) dt$, $k = 0, ..., K$.
-
-    Args:
-        basis: the basis functions.
-        recurrence: of `linear_recurrence`.
-        num_updates: the largest age K >= 0.
-
-    Example:
-        >>> from infmem.signal import positions
-        >>> basis, t = GaussianBasis.grid(num_basis=64, sigmas=(0.05,)), positions(128)
-        >>> recurrence = linear_recurrence(basis.to(t).evaluate(t), update_operators(basis, t, t, 0.75, ridge=0.1))
-        >>> bool((retained_energy(basis, recurrence, 3) <= retained_mass(basis, recurrence, 3) + 1e-6).all())
-        True
-    """
-    require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
-    inner_products = basis.inner_products().to(recurrence.write)
-    held = recurrence.write
-    energies = []
-    for _ in range(num_updates + 1):
-        energies.append(einsum(held, inner_products, held, "basis pos, basis other_basis, other_basis pos ->"))
-        held = recurrence.transition @ held
-    return torch.stack(energies) / energies[0]
-
-
-def half_life(retained: Float[Tensor, " age"]) -> float:
-    """Age, in updates, at which a retained share first falls to a half (linear between updates); inf if it never does.
-
-    Args:
-        retained: shares by age, from `retained_mass` or `retained_energy`.
-
-    Example:
-        >>> half_life(torch.tensor([1.0, 0.75, 0.25]))
-        1.5
-    """
-    shares = retained.tolist()
-    for age in range(1, len(shares)):
-        if shares[age] <= 0.5:
-            return age - 1 + (shares[age - 1] - 0.5) / (shares[age - 1] - shares[age])
-    return float("inf")
 
 
 class Update(NamedTuple):

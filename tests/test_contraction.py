@@ -16,20 +16,16 @@ from torch.autograd import gradcheck
 
 from infmem.basis import GaussianBasis
 from infmem.contraction import (
-    LinearRecurrence,
     Update,
     UpdateOperators,
     age_map,
     contracted_positions,
-    half_life,
-    linear_recurrence,
-    retained_energy,
-    retained_mass,
     scaled_tau,
     update,
     update_operators,
     validate_tau,
 )
+from infmem.recurrence import LinearRecurrence, half_life, linear_recurrence, retained_energy, retained_mass
 from infmem.signal import effective_degrees_of_freedom, fit, padding_positions, positions, read, ridge_operator
 
 TAU = 0.7

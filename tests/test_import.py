@@ -1,4 +1,4 @@
-"""Importing infmem is cheap and has no side effects. Each check runs in a fresh process: this one has imported it all."""
+"""Importing infmem is cheap and has no side effects. Each check has a fresh process: this one has imported it all."""
 
 import os
 import statistics
@@ -46,5 +46,12 @@ def test_public_names_are_there():
     import infmem
 
     assert all(hasattr(infmem, name) for name in infmem.__all__)
-    for name in ("LongTermMemory", "MemoryConfig", "MemoryState", "InfiniteFormer", "TransformerXL", "WindowTransformer"):
+    for name in (
+        "LongTermMemory",
+        "MemoryConfig",
+        "MemoryState",
+        "InfiniteFormer",
+        "TransformerXL",
+        "WindowTransformer",
+    ):
         assert name in infmem.__all__

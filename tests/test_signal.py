@@ -242,6 +242,12 @@ def test_a_fit_without_a_unique_solution_is_never_taken_for_one(uneven_basis, un
             ridge_operator(uneven_basis, t, 0.0)
 
 
+def test_many_tokens_at_few_places_have_no_unique_fit_either(uneven_basis, uniform):
+    for t in uniform(500, 3).repeat(1, 4):
+        with pytest.raises(ValueError, match=r"no unique solution"):
+            ridge_operator(uneven_basis, t, 0.0)
+
+
 def test_tensors_that_do_not_fit(uneven_basis, normal):
     x, operator = normal(2, 17, 11), normal(17, 7)
     with pytest.raises(ValueError, match=r"fit: operator must have the axes .* pos = 17, got pos = 13"):

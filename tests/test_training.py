@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_the_auxiliary_loss_is_part_of_the_loss():
 
 @pytest.mark.parametrize("model", ["infinite-former", "transformer-xl"])
 def test_gradient_reaches_as_many_segments_as_asked(model):
-    """The embedding of a symbol that occurs in one early segment alone has a gradient only if that segment is reached."""
+    """The embedding of a token that stands in one early segment alone has a gradient only if that is reached."""
     config, built, tokens, targets = batch_and_model(model)
     rare, answer_segment = sorting.PADDING, config.length // config.segment_length
     tokens = tokens.clone()
@@ -80,11 +81,13 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
     assert rates[53] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert rates[28] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4))))
     assert rates[103] == pytest.approx(0.2)
-    assert all(before >= after for before, after in zip(rates[3:], rates[4:], strict=False))
+    assert all(before >= after for before, after in pairwise(rates[3:]))
 
 
 def test_seeds_differ_by_purpose_and_are_stable():
-    seeds = {derive_seed(seed, purpose, step) for seed in (0, 1) for purpose in ("train", "evaluate") for step in range(5)}
+    seeds = {
+        derive_seed(seed, purpose, step) for seed in (0, 1) for purpose in ("train", "evaluate") for step in range(5)
+    }
     assert len(seeds) == 20
     assert derive_seed(0, "train", 3) == derive_seed(0, "train", 3)
     one, two = (torch.rand(3, generator=generator_for(torch.device("cpu"), 0, "train", 1)) for _ in range(2))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from infmem import TransformerXL, TransformerXLConfig, WindowTransformer, WindowTransformerConfig
-from infmem.models.transformer_xl import ModelState, from_public_weights, initialize, remember
+from infmem.models.public_weights import from_public_weights
+from infmem.models.transformer_xl import ModelState, initialize, remember
 from infmem.tasks.sorting import first_visible
 
 SIZES = {"vocab_size": 23, "d_model": 12, "num_heads": 3, "num_layers": 2, "d_ff": 17}

@@ -17,6 +17,7 @@ from infmem.contraction import scaled_tau, update
 from infmem.memory.config import MemoryConfig
 from infmem.memory.operators import build_basis, first_operator, sticky_operators, update_recurrence
 from infmem.memory.state import MemoryState
+from infmem.recurrence import recur
 from infmem.signal import fit
 from infmem.validation import checked, require, require_finite
 
@@ -216,9 +217,7 @@ class LongTermMemory(nn.Module):
             return fit(new, first_operator(config, length, *like))
         tau = config.tau if config.schedule == "fixed" else scaled_tau(num_past, length, config.tau_max)
         if locations is None:
-            transition, write = update_recurrence(config, length, tau, *like)
-            kept = einsum(transition, coefficients, "basis other, batch other d_model -> batch basis d_model")
-            return kept + einsum(write, new, "basis pos, batch pos d_model -> batch basis d_model")
+            return recur(update_recurrence(config, length, tau, *like), coefficients, new)
         operators = sticky_operators(config, locations, length, tau)
         return update(coefficients, new, self.basis.evaluate(locations), operators)
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from infmem.basis import GaussianBasis
 from infmem.caching import cached_tensors
-from infmem.contraction import LinearRecurrence, UpdateOperators, linear_recurrence, update_operators
+from infmem.contraction import UpdateOperators, update_operators
 from infmem.memory.config import MemoryConfig
+from infmem.recurrence import LinearRecurrence, linear_recurrence
 from infmem.signal import padding_positions, positions, ridge_operator
 
 
