@@ -77,6 +77,10 @@ def collapsed_keys(
 
     Source: plain algebra; the paper and its code form all N scores.
     """
+    require(
+        num_heads >= 1 and len(key_weight) % num_heads == 0,
+        f"num_heads must be a divisor of the {len(key_weight)} rows of key_weight, got {num_heads}",
+    )
     summary = einsum(coefficients, map_weight, "batch basis d_model, map basis -> batch map d_model")
     keys = einsum(summary, key_weight, "batch map d_model, head_d_head d_model -> batch map head_d_head")
     return rearrange(keys, "batch map (head d_head) -> batch head map d_head", head=num_heads)

@@ -53,6 +53,7 @@ def scaled_tau(num_past: int, num_new: int, tau_max: float = 63 / 64) -> float:
     return min(num_past / (num_past + num_new), tau_max)
 
 
+@checked
 def contracted_positions(
     past: Float[Tensor, "*batch sample"], new: Float[Tensor, " pos"], tau: float
 ) -> Float[Tensor, "*batch sample_pos"]:
@@ -91,6 +92,7 @@ class UpdateOperators(NamedTuple):
     new: Float[Tensor, "*batch pos basis"]
 
 
+@checked
 def update_operators(
     basis: GaussianBasis,
     past: Float[Tensor, "*batch sample"],

@@ -146,6 +146,7 @@ def retained_energy(basis: GaussianBasis, recurrence: LinearRecurrence, num_upda
     return torch.stack(energies) / energies[0]
 
 
+@checked
 def half_life(retained: Float[Tensor, " age"]) -> float:
     """Age, in updates, at which a retained share first falls to a half (linear between updates); inf if it never does.
 

@@ -128,12 +128,11 @@ def ridge_operator(
         gram = gram + design_padding.mT @ design_padding
     gram = gram + ridge * torch.eye(basis.num_basis, dtype=gram.dtype, device=gram.device)
     cholesky, failed = torch.linalg.cholesky_ex(gram)
-    # Rounding can make a singular matrix look positive definite: a pivot that is lost in it counts as zero.
-    pivots, sizes = cholesky.diagonal(dim1=-2, dim2=-1).square(), gram.diagonal(dim1=-2, dim2=-1)
-    lost = pivots <= basis.num_basis * torch.finfo(gram.dtype).eps * sizes.amax(-1, keepdim=True)
-    num_targets = positions.shape[-1] + (0 if padding is None else len(padding))
+    singular = failed > 0
+    if ridge == 0:  # rounding can make a singular matrix look positive definite
+        singular = singular | (torch.linalg.matrix_rank(gram, hermitian=True) < basis.num_basis)
     require(
-        (ridge > 0 or num_targets >= basis.num_basis) and not bool((failed > 0).any() | lost.any()),
+        not bool(singular.any()),
         f"the ridge regression has no unique solution with ridge={ridge}, {basis.num_basis} basis functions and "
         f"{positions.shape[-1]} positions: use a larger ridge or fewer, different basis functions",
     )
@@ -196,6 +195,7 @@ def read(
     return einsum(coefficients, design, "batch basis d_model, query_pos basis -> batch query_pos d_model")
 
 
+@checked
 def effective_degrees_of_freedom(
     basis: GaussianBasis,
     positions: Float[Tensor, " pos"],

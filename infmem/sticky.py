@@ -105,13 +105,16 @@ def sample_locations(
         u = (torch.arange(num_samples, dtype=u.dtype, device=u.device) + u) / num_samples
     else:
         u = u.sort(-1).values
-    cumulative = probabilities.double().cumsum(-1)
-    cumulative = cumulative / cumulative[:, -1:]
+    weights = probabilities.double()
+    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)  # a row without attention is sampled evenly
+    cumulative = weights.cumsum(-1)
+    total = cumulative[:, -1:]
+    cumulative = cumulative / total
     found = torch.searchsorted(cumulative, u, right=True).clamp(max=num_bins - 1)
     if method == "left_edge":
         return (found.double() / num_bins).to(probabilities)
     above = cumulative.gather(-1, found)
-    share = probabilities.double().gather(-1, found) / probabilities.double().sum(-1, keepdim=True)
+    share = weights.gather(-1, found) / total
     within = 1 - ((above - u) / share.clamp(min=torch.finfo(u.dtype).tiny)).clamp(0, 1)
     return ((found + within) / num_bins).to(probabilities)
 

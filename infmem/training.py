@@ -17,7 +17,7 @@ from infmem.models.parallel import memorize
 from infmem.models.transformer_xl import TransformerXL, TransformerXLConfig, WindowTransformerConfig
 from infmem.presets import MODEL_NAMES
 from infmem.tasks import sorting
-from infmem.validation import checked, require
+from infmem.validation import check_fields, checked, require
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("length", "segment_length", "batch_size", "steps", "grad_segments"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(self.warmup_steps >= 0, f"warmup_steps must be >= 0, got {self.warmup_steps}")
-        require(0 < self.learning_rate < math.inf, f"learning_rate must be > 0, got {self.learning_rate}")
+        require(self.learning_rate > 0, f"learning_rate must be > 0, got {self.learning_rate}")
         require(0 <= self.final_share <= 1, f"final_share must be in [0, 1], got {self.final_share}")
         require(self.clip_norm > 0, f"clip_norm must be > 0, got {self.clip_norm}")
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")

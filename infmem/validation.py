@@ -5,10 +5,12 @@ it and turns a tensor that does not fit into a `ValueError` in plain words. The 
 numbers, so it costs microseconds and never waits for a GPU.
 """
 
+import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -35,6 +37,34 @@ def require_finite(name: str, value: Tensor) -> None:
             f"{name} must be finite, got {bad} of {value.numel()} values that are NaN or infinite: "
             "look for a division by zero, a logarithm of zero or a learning rate that is too high"
         )
+
+
+def check_fields(config: Any) -> None:
+    """Check every field of a dataclass that is a number, a truth value or a choice against its annotation.
+
+    Raises:
+        ValueError: naming the field, what it must be, and what came.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Sizes:
+        ...     depth: int
+        >>> check_fields(Sizes(depth=1.5))
+        Traceback (most recent call last):
+        ValueError: depth must be a whole number, got 1.5
+    """
+    for field in dataclasses.fields(config):
+        name, value, hint = field.name, getattr(config, field.name), field.type
+        if get_origin(hint) is Literal:
+            require(value in get_args(hint), f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}")
+        elif hint is bool:
+            require(isinstance(value, bool), f"{name} must be True or False, got {value!r}")
+        elif hint is int:
+            require(type(value) is int, f"{name} must be a whole number, got {value!r}")
+        elif hint is float:
+            is_finite = type(value) in (int, float) and math.isfinite(value)
+            require(is_finite, f"{name} must be a finite number, got {value!r}")
 
 
 class _TensorRule:
@@ -114,6 +144,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         annotation = _tensor_annotation(parameter.annotation)
         if annotation is not None:
             others = tuple({type(None), float} & set(get_args(parameter.annotation)))
+            others += (int,) if float in others else ()
             rules.append((index, _TensorRule(name, annotation), others))
     own_axes = sorted({axis for _, rule, _ in rules for axis in rule.axes if axis.isidentifier()})
     where, missing = function.__qualname__, object()

@@ -266,3 +266,10 @@ def test_tensors_that_do_not_fit(uneven_basis, normal):
         ridge_operator(uneven_basis, positions(17), 1.0, PADDING.reshape(1, 5))
     with pytest.raises(ValueError, match=r"regression_error: positions must have the axes .* got pos = 13"):
         regression_error(x, uneven_basis, positions(13), 1.0)
+
+
+@pytest.mark.parametrize("num_places", [3, 5, 6])
+def test_many_tokens_at_few_places_have_no_unique_fit(num_places, uneven_basis, uniform):
+    for places in uniform(50, num_places):
+        with pytest.raises(ValueError, match=r"no unique solution"):
+            ridge_operator(uneven_basis, places.repeat(5), 0.0)

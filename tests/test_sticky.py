@@ -228,3 +228,10 @@ def test_tensors_that_do_not_fit():
         sample_locations(torch.ones(19), 13)
     with pytest.raises(ValueError, match=r"provenance: probabilities must have the axes .* batch = 2, got batch = 3"):
         provenance(torch.zeros(2, 13), torch.ones(3, 19))
+
+
+@pytest.mark.parametrize("method", ["stratified", "iid", "left_edge"])
+def test_a_row_without_attention_is_sampled_evenly(method, generator):
+    t = sample_locations(torch.zeros(2, 19, dtype=torch.float64), 1300, generator, method)
+    counts = torch.stack([torch.bincount((row * 19 + 1e-9).long(), minlength=19) for row in t])
+    assert counts.min() > 30 and counts.max() < 120

@@ -120,7 +120,7 @@ def test_bfloat16_gives_nearly_the_same_loss():
         ({"steps": 0}, "steps must be at least 1"),
         ({"grad_segments": 0}, "grad_segments must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be > 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number"),
         ({"warmup_steps": -1}, "warmup_steps must be >= 0"),
         ({"final_share": 1.5}, "final_share must be in"),
         ({"clip_norm": 0.0}, "clip_norm must be > 0"),

@@ -341,3 +341,18 @@ def test_values_of_the_state_are_checked_on_request_only(bad, generator) -> None
     model(TOKENS, state)
     with pytest.raises(ValueError, match="the state holds NaN or infinity"):
         model(TOKENS, state, validate=True)
+
+
+def test_a_state_of_another_type_is_refused(generator, without_type_checker) -> None:
+    model = make_model(generator)
+    _, state = model(TOKENS)
+    narrow = state._replace(short_term=tuple(memory.float() for memory in state.short_term))
+    with pytest.raises(ValueError, match=r"of its type torch\.float64, got"):
+        model(TOKENS, narrow)
+    with pytest.raises(ValueError, match="state must be the ModelState"):
+        model(TOKENS, state.short_term)
+
+
+def test_a_window_transformer_takes_the_sizes_of_any_configuration() -> None:
+    model = WindowTransformer(TransformerXLConfig(**SIZES, memory_length=7))
+    assert model.config.memory_length == 0

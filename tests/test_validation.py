@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from infmem import MemoryConfig
 from infmem.validation import checked, require, require_finite
 
 
@@ -140,3 +141,25 @@ def test_a_checked_function_keeps_its_face():
 def test_a_missing_argument_stays_pythons_own_error():
     with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'x'"):
         total(weight=torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_samples": 1.5}, "num_samples must be a whole number, got 1.5"),
+        ({"num_basis": True}, "num_basis must be a whole number, got True"),
+        ({"gate": "no"}, "gate must be True or False, got 'no'"),
+        ({"sigma_0": float("inf")}, "sigma_0 must be a finite number, got inf"),
+        ({"kl_weight": "small"}, "kl_weight must be a finite number, got 'small'"),
+        ({"sticky": "very"}, "sticky must be one of none, stratified, iid, left_edge, got 'very'"),
+    ],
+)
+def test_fields_of_the_wrong_type_are_named(change, message, without_type_checker):
+    with pytest.raises(ValueError, match=message):
+        MemoryConfig(**change)
+
+
+def test_widths_may_come_as_a_list(without_type_checker):
+    config = MemoryConfig(num_basis=14, sigmas=[0.1, 0.2])
+    assert config == MemoryConfig(num_basis=14, sigmas=(0.1, 0.2))
+    assert hash(config) == hash(MemoryConfig(num_basis=14, sigmas=(0.1, 0.2)))

@@ -36,7 +36,8 @@ def memorize(
         generator: randomness of a sticky long-term memory, which has to be read segment by segment.
 
     Returns:
-        The state that `state = model(segment, state)[1]` for one segment after another gives, up to rounding.
+        The state that `state = model(segment, state)[1]` for one segment after another gives, up to rounding; its
+        auxiliary loss is 0, since no densities of the last layer are computed.
 
     Raises:
         ValueError: if the tokens are not a whole number of segments.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from infmem.memory import MemoryState
 from infmem.models.layers import Block
-from infmem.validation import checked, require
+from infmem.validation import check_fields, checked, require
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class WindowTransformerConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(self.d_model % 2 == 0, f"d_model must be even, got {self.d_model}: sines and cosines share it")
@@ -236,7 +237,8 @@ class TransformerXL(nn.Module):
     def _check(self, tokens: Tensor, state: ModelState, validate: bool) -> None:
         """Raise `ValueError` unless tokens and state fit this model and each other."""
         require(tokens.shape[1] >= 1, "tokens must hold at least one position, got an empty segment")
-        device = self.embedding.weight.device
+        weight = self.embedding.weight
+        device = weight.device
         require(
             tokens.device == device,
             f"tokens must be on the model's device {device}, got {tokens.device}: "
@@ -265,8 +267,9 @@ class TransformerXL(nn.Module):
             "model; start with state=None",
         )
         require(
-            all(memory.device == device for memory in state.short_term),
-            f"the state must be on the model's device {device}",
+            all((memory.device, memory.dtype) == (device, weight.dtype) for memory in state.short_term),
+            f"the state must be on the model's device {device} and of its type {weight.dtype}, got "
+            f"{[(str(memory.device), memory.dtype) for memory in state.short_term]}",
         )
         if validate:
             low, high = tokens.min().item(), tokens.max().item()
@@ -291,7 +294,8 @@ class WindowTransformer(TransformerXL):
     """
 
     def __init__(self, config: WindowTransformerConfig):
-        super().__init__(TransformerXLConfig(**dataclasses.asdict(config), memory_length=0))
+        sizes = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(WindowTransformerConfig)}
+        super().__init__(TransformerXLConfig(**sizes, memory_length=0))
 
 
 @checked
