@@ -16,7 +16,7 @@ STALE := $(shell test -x $(BIN)/python && test "$$(cat .venv/made 2>/dev/null)" 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run lab test test-slow lint gpu-test clean stale
+.PHONY: help run lab test lint gpu-test clean stale
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list these targets
@@ -33,9 +33,6 @@ lab: .venv/dev ## open the notebooks in JupyterLab
 # they share is made once.
 test: lint ## lint, then every test that is quick and needs no GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not gpu and not soak' $(ARGS)
-
-test-slow: .venv/dev ## the slow tests
-	@$(BIN)/python -m pytest -m 'slow and not gpu and not soak' $(ARGS)
 
 lint: .venv/dev ## check the style with ruff
 	@$(BIN)/python -m ruff check

@@ -45,7 +45,7 @@ def scores(
         >>> scores(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 5, 4))[0, 0, 0]
         tensor([2., 2., 2., 2., 2.])
 
-    Source: Martins et al. 2022, section on long-term memory. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
     """
     products = einsum(query, keys, "batch head query_pos d_head, batch head basis d_head -> batch head query_pos basis")
     return products / math.sqrt(query.shape[-1])
@@ -129,7 +129,7 @@ def density(
         >>> density(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
         Density(mu=tensor([[[0.5000]]]), sigma_sq=tensor([[[0.6931]]]))
 
-    Source: Martins et al. 2022, section on long-term memory. Differs from the paper: the smallest variance follows the
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: the smallest variance follows the
         released code.
     """
     sigma_sq = torch.nn.functional.softplus(sigma_sq_logit).clamp(min=sigma_sq_min)
@@ -153,7 +153,7 @@ def expected_value(
         >>> expected_value(torch.ones(1, 2, 3, 5), torch.ones(1, 2, 5, 4)).shape
         torch.Size([1, 3, 8])
 
-    Source: Martins et al. 2022, section on long-term memory. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
     """
     heads = einsum(
         weights, values, "batch head query_pos basis, batch head basis d_head -> batch head query_pos d_head"
@@ -163,7 +163,7 @@ def expected_value(
 
 @checked
 def kl_regularizer(sigma_sq: Float[Tensor, "*shape"], sigma_0: float) -> Float[Tensor, "*shape"]:
-    r"""Divergence of each density from one of the same mean and width `sigma_0`: it narrows, and leaves mu free.
+    r"""Divergence of each density from one of the same mean and width `sigma_0`: it pulls on sigma, and leaves mu free.
 
     Equation:
         $D_{KL}(\mathcal{N}(\mu, \sigma^2) \| \mathcal{N}(\mu, \sigma_0^2)) =
@@ -183,7 +183,7 @@ def kl_regularizer(sigma_sq: Float[Tensor, "*shape"], sigma_0: float) -> Float[T
         >>> kl_regularizer(torch.tensor([0.0025, 0.01]), sigma_0=0.05)
         tensor([0.0000, 0.8069])
 
-    Source: Martins et al. 2022, section on sticky memories and training. Differs from the paper: nothing (the released
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known (the released
         GPT-2 code adds a term that pulls mu to the oldest memory).
     """
     require(sigma_0 > 0, f"sigma_0 must be > 0, got {sigma_0}: it is a standard deviation")

@@ -80,10 +80,10 @@ class GaussianBasis:
     Raises:
         ValueError: if there are no functions, the two differ in length, or a width is not positive.
 
-    Source: Martins et al. 2022, section on long-term memory; continuous attention of Martins et al. 2020
+    Source: Martins et al. 2022 (arXiv 2109.00301); continuous attention of Martins et al. 2020
         (arXiv 2006.07214).
 
-    Differs from the paper: nothing.
+    Differs from the paper: nothing that is known.
     """
 
     centers: Float[Tensor, " basis"]

@@ -83,6 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: if there is no such file, or it is truncated, a pickle, or not a checkpoint of this package.
     """
+    path = Path(path)
     require(path.is_file(), f"there is no checkpoint at {path}: train a model first, or name another run")
     try:
         with safe_open(path, framework="pt") as file:
@@ -96,7 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     require(metadata.get("format") == "infmem 1", f"{path} is not a checkpoint of infmem: name another run")
     try:
         config, step, seconds = json.loads(metadata["config"]), int(metadata["step"]), float(metadata["seconds"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error}): delete it or name another run") from error
     parts = {
         part: {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
@@ -134,6 +135,11 @@ def _copy(source: dict[str, Tensor], target: dict[str, Tensor], what: str) -> No
             source[name].shape == tensor.shape,
             f"the checkpoint's {what} have {name} of sizes {tuple(source[name].shape)}, the model needs "
             f"{tuple(tensor.shape)}: it is of another configuration",
+        )
+        require(
+            source[name].dtype == tensor.dtype and bool(torch.isfinite(source[name]).all()),
+            f"the checkpoint's {what} have {name} of type {source[name].dtype} or with values that are not finite; the "
+            f"model needs finite ones of type {tensor.dtype}",
         )
     with torch.no_grad():
         for name, tensor in target.items():

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from safetensors import SafetensorError
 
 import infmem
 from infmem.checkpoint import write_text
@@ -26,7 +27,6 @@ from infmem.presets import (
     build_model,
     choose_device,
     model_config,
-    preset,
 )
 from infmem.run import Run, load_run
 from infmem.sweep import sweep as run_sweep
@@ -66,13 +66,15 @@ def demo(
     seen = sizes.length - first_visible(sizes.length, sizes.segment_length, sizes.sizes.num_layers, remembers)[0].item()
     print(
         f"Sorting {sizes.length} symbols by how often each occurred, read {sizes.segment_length} tokens at a time.\n"
-        f"The Transformer-XL can see the last {seen} of them; the infinite-former has to remember the rest.\n"
+        f"The Transformer-XL can see the last {seen} of them; the infinite-former has to remember what is older.\n"
         f"Training on {_device_name(place)}; Ctrl-C saves and stops.",
         flush=True,
     )
     summary = run_demo(sizes, run, place, seed=seed, resume=resume)
     if summary is None:
-        print(f"\nStopped. Go on with: infmem demo --preset {preset} --run {run} --seed {seed} --resume")
+        print(
+            f"\nStopped. Go on with: infmem demo --preset {preset} --run {run} --seed {seed} --device {device} --resume"
+        )
         return INTERRUPTED
     print(
         f"\n{format_summary(summary)}\n\n"
@@ -123,6 +125,7 @@ def train(
         save_every: steps between checkpoints.
         sequences: sequences of the evaluation at the end.
     """
+    require(sequences >= 2, f"sequences must be at least 2 for an interval, got {sequences}")
     require(save_every >= 1, f"save_every must be at least 1, got {save_every}")
     sizes, place = PRESETS[preset], choose_device(device)
     given = {
@@ -166,7 +169,7 @@ def evaluate(
         device: where to evaluate.
     """
     model, config = load_run(run)
-    place, length = choose_device(device), length or config.length
+    place, length = choose_device(device), config.length if length is None else length
     require(length >= 1, f"length must be at least 1 symbol, got {length}")
     score = evaluate_model(
         model.to(place),
@@ -200,12 +203,12 @@ def evaluate(
 
 def sweep(
     preset: PresetName = "classroom",
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3),
+    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
     seeds: tuple[int, ...] = (0,),
     models: tuple[ModelName, ...] = MODELS,
     steps: int | None = None,
     segment_length: int | None = None,
-    output: Path = Path("figures/data/classroom_sweep.csv"),
+    output: Path = Path("runs/sweep.csv"),
     workers: int = 1,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -227,8 +230,8 @@ def sweep(
     require(workers >= 1, f"workers must be at least 1, got {workers}")
     sizes = PRESETS[preset]
     changes = {
-        "steps": steps or sizes.steps,
-        "segment_length": segment_length or sizes.segment_length,
+        "steps": sizes.steps if steps is None else steps,
+        "segment_length": sizes.segment_length if segment_length is None else segment_length,
         "precision": precision,
     }
     configs = [dataclasses.replace(demo_config(model, sizes, seed=0), **changes) for model in models]
@@ -248,7 +251,7 @@ def info() -> int:
     print(f"infmem {infmem.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}")
     print(f"device: {_device_name(choose_device())}, {torch.get_num_threads()} threads\n")
     for name in PRESETS:
-        sizes = preset(name)
+        sizes = PRESETS[name]
         print(
             f"{name}: {sizes.length:,} symbols in segments of {sizes.segment_length:,}; "
             f"{sizes.sizes.num_layers} layers, d_model {sizes.sizes.d_model}; "
@@ -306,7 +309,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError, SafetensorError) as error:
         print(f"infmem: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
 

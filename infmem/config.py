@@ -65,7 +65,7 @@ def _value(where: str, hint: Any, value: Any) -> Any:
     if origin in (Union, UnionType):
         named = {option.__name__: option for option in options}
         require(
-            isinstance(value, Mapping) and value.get("class") in named,
+            isinstance(value, Mapping) and isinstance(value.get("class"), str) and value["class"] in named,
             f"{where} must be an object whose class is one of {', '.join(named)}",
         )
         return from_dict(named[value["class"]], value)

@@ -70,7 +70,7 @@ def contracted_positions(
     Raises:
         ValueError: if `tau` is outside (0, 1).
 
-    Source: Martins et al. 2022, section on unbounded memory. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
 
     Example:
         >>> contracted_positions(torch.tensor([0.5, 1.0]), torch.tensor([0.5, 1.0]), tau=0.5).tolist()
@@ -144,7 +144,7 @@ def update(
         samples: $\Psi$, the basis functions at the sampled locations (one set for all rows, or one per row).
         operators: of `update_operators`, for the same locations.
 
-    Source: Martins et al. 2022, section on unbounded memory. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
 
     Example:
         >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.2,))
@@ -195,7 +195,7 @@ def age_map(
     Raises:
         ValueError: if `num_first` < 1 or an update's tau is outside (0, 1).
 
-    Source: Martins et al. 2022, section on unbounded memory, followed backwards.
+    Source: Martins et al. 2022 (arXiv 2109.00301).
 
     Example:
         >>> tokens, ages = age_map(torch.tensor([0.25, 0.5, 1.0]), num_first=10, updates=[Update(10, 0.5)])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,11 +9,12 @@ import torch
 from infmem.checkpoint import write_text
 from infmem.evaluation import Evaluation, evaluate
 from infmem.presets import Preset, model_config
-from infmem.run import Run, read_metrics
+from infmem.run import Run, clear_run, read_metrics
 from infmem.tasks.sorting import ReferenceLines, reference_lines
 from infmem.training import TrainingConfig, generator_for
 
 MODELS = ("infinite-former", "transformer-xl")
+SUMMARY, FIGURE = "summary.json", "learning_curves.png"
 
 
 def demo_config(model: str, sizes: Preset, seed: int) -> TrainingConfig:
@@ -52,13 +52,15 @@ def run_demo(
     Returns:
         The summary, or None if training was interrupted.
     """
+    for name in (SUMMARY, FIGURE):
+        (folder / name).unlink(missing_ok=True)  # what is there belongs to an earlier demonstration
     scores, runs = {}, {}
     for model in MODELS:
         run_folder, config = folder / model, demo_config(model, sizes, seed)
+        if not resume:
+            clear_run(run_folder)
         started = (run_folder / "checkpoint.safetensors").exists()
-        if not resume and run_folder.exists():
-            shutil.rmtree(run_folder)
-        run = Run(config, run_folder, device, resume=resume and started)
+        run = Run(config, run_folder, device, resume=started)
         if not run.train():
             return None
         runs[model] = run
@@ -76,7 +78,7 @@ def run_demo(
     )
     summary = {model: _entry(runs[model], scores[model]) for model in MODELS}
     summary["lines"] = dataclasses.asdict(lines)
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     _draw(folder, lines)
     return summary
 
@@ -96,6 +98,8 @@ def _entry(run: Run, score: Evaluation) -> dict:
         "seed": run.config.seed,
         "learning_rate": run.config.learning_rate,
         "device": str(run.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
     }
 
 
@@ -103,7 +107,7 @@ def _draw(folder: Path, lines: ReferenceLines) -> None:
     from infmem.plots import draw_learning_curves  # matplotlib takes a while to import: only when there is a picture
 
     figure = draw_learning_curves({model: read_metrics(folder / model) for model in MODELS}, lines)
-    figure.savefig(folder / "learning_curves.png", dpi=150)
+    figure.savefig(folder / FIGURE, dpi=150)
 
 
 def format_summary(summary: dict) -> str:

@@ -59,6 +59,7 @@ def free_run(
         >>> free_run(model, torch.zeros(2, 37, dtype=torch.int64), segment_length=16).shape
         torch.Size([2, 20])
     """
+    require(segment_length >= 1, f"segment_length must be at least 1 token, got {segment_length}")
     with torch.no_grad():
         tokens = torch.cat([symbols, torch.full_like(symbols[:, :1], sorting.SEPARATOR)], dim=1)
         start = symbols.shape[1] // segment_length * segment_length

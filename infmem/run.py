@@ -30,6 +30,10 @@ from infmem.validation import require
 METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
 
 
+class DivergenceError(ValueError):
+    """The loss is no longer finite."""
+
+
 class Run:
     """A training run: its folder, and how far it has come.
 
@@ -57,11 +61,16 @@ class Run:
             self._load()
         elif folder is not None:
             require(
+                not folder.exists() or folder.is_dir(),
+                f"{folder} is a file, but a run needs a folder: choose another one (--run)",
+            )
+            require(
                 not (folder / "checkpoint.safetensors").exists() and not (folder / "metrics.csv").exists(),
                 f"{folder} holds a run already: go on with it (--resume) or choose another folder (--run)",
             )
             write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
             write_text(folder / "metrics.csv", ",".join(METRICS) + "\n")
+            self.save()  # so that the run can be gone on with, whatever happens
 
     def _load(self) -> None:
         checkpoint = load_checkpoint(self.folder / "checkpoint.safetensors")
@@ -71,7 +80,7 @@ class Run:
             f"{self.folder} was trained with other options: {', '.join(_differences(stored, self.config))}; "
             "resume with the same ones, or choose another folder (--run)",
         )
-        checkpoint.load_into(self.model, self.optimizer)
+        checkpoint.load_into(self.model, self.optimizer if checkpoint.step else None)
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
         rows = [row for row in read_metrics(self.folder) if row["step"] <= self.step]
         lines = [",".join(METRICS), *(",".join(_text(row[name]) for name in METRICS) for row in rows)]
@@ -139,6 +148,7 @@ class Run:
             ValueError: if the loss is no longer finite; what was saved before is left as it is.
         """
         self.model.train()
+        log_every = min(log_every, save_every)
         bar = tqdm(
             total=self.config.steps,
             initial=self.step,
@@ -170,11 +180,11 @@ class Run:
         ]
         for row in rows:
             row["seconds"] = self.seconds
-            require(
-                math.isfinite(row["loss"]),
-                f"the loss is {row['loss']} at step {row['step']}: try a smaller --learning-rate; the last checkpoint "
-                "is untouched",
-            )
+            if not math.isfinite(row["loss"]):
+                raise DivergenceError(
+                    f"the loss is {row['loss']} at step {row['step']}: try a smaller --learning-rate; the last "
+                    "checkpoint is untouched"
+                )
         self.rows += rows
         loss, accuracy = (sum(row[name] for row in rows) / len(rows) for name in ("loss", "accuracy"))
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
@@ -217,12 +227,23 @@ def read_metrics(folder: Path) -> list[dict[str, int | float]]:
     path = folder / "metrics.csv"
     require(path.is_file(), f"there are no metrics at {path}: name the folder of a run")
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    require(
+        tuple(reader.fieldnames or ()) == METRICS,
+        f"{path} must begin with the line {','.join(METRICS)}: it is damaged, or of another kind",
+    )
     complete = [row for row in rows if None not in row.values() and set(row) == set(METRICS)]
     try:
         return [{name: int(row[name]) if name == "step" else float(row[name]) for name in METRICS} for row in complete]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete the run and train again") from error
+
+
+def clear_run(folder: Path) -> None:
+    """Remove a run's own files from a folder, and nothing else that may be there."""
+    for name in ("config.json", "metrics.csv", "checkpoint.safetensors"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_run(folder: Path) -> tuple[TransformerXL, TrainingConfig]:

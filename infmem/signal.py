@@ -34,7 +34,7 @@ def positions(
     Raises:
         ValueError: if `length` < 1 or the rule is unknown.
 
-    Source: Martins et al. 2022, section on long-term memory.
+    Source: Martins et al. 2022 (arXiv 2109.00301).
 
     Differs from the paper: `midpoints` is what the released code uses for its first fit.
 
@@ -56,7 +56,7 @@ def padding_positions(
     """Positions of the zeros that the released code fits beside the signal, on [-0.5, 0) and (1, 1.5].
 
     They continue the midpoints of `length` tokens with the same spacing as far as -0.5 and 1.5. The fit then falls to
-    zero outside of the memory: a constant 1 is read back as about a half at both ends, where the newest tokens are.
+    zero outside: a constant 1 is read back as about a half at both ends, and at one of them are the newest tokens.
 
     Args:
         length: number of tokens inside [0, 1] whose spacing is continued, >= 1.
@@ -109,7 +109,7 @@ def ridge_operator(
     Raises:
         ValueError: if there are no positions, the penalty is negative, or the system is singular.
 
-    Source: Martins et al. 2022, section on long-term memory.
+    Source: Martins et al. 2022 (arXiv 2109.00301).
 
     Differs from the paper: `padding` follows the released code; the paper does not mention it.
 
@@ -158,9 +158,9 @@ def fit(
         >>> fit(torch.ones(2, 5, 7), operator).shape
         torch.Size([2, 3, 7])
 
-    Source: Martins et al. 2022, section on long-term memory. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
     """
-    return einsum(x, operator, "batch pos d_model, pos basis -> batch basis d_model")
+    return einsum(x, operator.to(x.dtype), "batch pos d_model, pos basis -> batch basis d_model")
 
 
 @checked
@@ -185,7 +185,7 @@ def read(
         >>> read(torch.ones(2, 3, 7), basis, torch.linspace(0, 1, 11)).shape
         torch.Size([2, 11, 7])
 
-    Source: Martins et al. 2022, section on long-term memory. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
     """
     require(
         coefficients.shape[1] == basis.num_basis,

@@ -38,7 +38,7 @@ def attention_histogram(
     Raises:
         ValueError: if `num_bins` < 1.
 
-    Source: Martins et al. 2022, section on sticky memories. Differs from the paper: nothing.
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
 
     Example:
         >>> half = torch.full((1, 1, 1), 0.5)
@@ -77,7 +77,7 @@ def sample_locations(
     Raises:
         ValueError: if `num_samples` < 1 or the method is unknown.
 
-    Source: Martins et al. 2022, section on sticky memories.
+    Source: Martins et al. 2022 (arXiv 2109.00301).
 
     Differs from the paper: the paper draws independently (`iid`), and its code keeps left edges only (`left_edge`).
         `stratified` is ours: the same expectation, far less noise.

@@ -1,8 +1,10 @@
 """A learning-rate sweep: the same rates for every model, several trainings side by side, each recorded as it ends."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
+import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,8 +13,9 @@ from pathlib import Path
 import torch
 
 from infmem.evaluation import evaluate
-from infmem.run import Run
+from infmem.run import DivergenceError, Run
 from infmem.training import TrainingConfig, derive_seed
+from infmem.validation import require
 
 FIELDS = (
     "model",
@@ -29,6 +32,13 @@ FIELDS = (
     "device",
     "torch",
 )
+
+KEY = ("model", "learning_rate", "seed", "length", "segment_length", "steps", "batch_size")
+
+
+def _key(config: TrainingConfig) -> tuple[str, ...]:
+    """What tells one cell from another, as its row in the file has it."""
+    return (config.model_name, *(str(getattr(config, name)) for name in KEY[1:]))
 
 
 def sweep(
@@ -55,11 +65,11 @@ def sweep(
     Yields:
         The rows, as they are recorded.
     """
-    done = {(row["model"], float(row["learning_rate"]), int(row["seed"])) for row in read_sweep(path)}
+    done = {tuple(row[name] for name in KEY) for row in read_sweep(path)}
     cells = [
         dataclasses.replace(config, learning_rate=rate, seed=seed)
         for config, rate, seed in itertools.product(configs, learning_rates, seeds)
-        if (config.model_name, rate, seed) not in done
+        if _key(dataclasses.replace(config, learning_rate=rate, seed=seed)) not in done
     ]
     if not cells:
         return
@@ -88,29 +98,38 @@ def read_sweep(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    require(
+        tuple(reader.fieldnames or ()) == FIELDS,
+        f"{path} is not the file of a sweep, which begins with {','.join(FIELDS)}: name another one",
+    )
+    return rows
 
 
 def _train_cell(config: TrainingConfig, device: str, threads: int, sequences: int) -> dict:
     torch.set_num_threads(threads)
     run = Run(config, None, device)
-    run.train(progress=False)
-    score = evaluate(
-        run.model,
-        config.length,
-        config.segment_length,
-        sequences=sequences,
-        seed=derive_seed(config.seed, "sweep"),
-        precision=config.precision,
-    )
-    last = run.rows[-50:]
+    accuracy = ci95 = final_loss = math.nan  # stays so if the loss overflows: the rate was too high
+    with contextlib.suppress(DivergenceError):
+        run.train(progress=False)
+        score = evaluate(
+            run.model,
+            config.length,
+            config.segment_length,
+            sequences=sequences,
+            seed=derive_seed(config.seed, "sweep"),
+            precision=config.precision,
+        )
+        accuracy, ci95, last = score.accuracy, score.ci95, run.rows[-50:]
+        final_loss = sum(row["loss"] for row in last) / len(last)
     return {
         "model": config.model_name,
         "learning_rate": config.learning_rate,
         "seed": config.seed,
-        "accuracy": round(score.accuracy, 4),
-        "ci95": round(score.ci95, 4),
-        "final_loss": round(sum(row["loss"] for row in last) / len(last), 4),
+        "accuracy": round(accuracy, 4),
+        "ci95": round(ci95, 4),
+        "final_loss": round(final_loss, 4),
         "length": config.length,
         "segment_length": config.segment_length,
         "steps": config.steps,

@@ -154,6 +154,7 @@ def answer(
         grad_segments: segments that gradient flows through, up to the one where the answer starts.
         generator: randomness of a sticky long-term memory.
     """
+    require(segment_length >= 1, f"segment_length must be at least 1 token, got {segment_length}")
     first = max(0, answer_start // segment_length - (grad_segments - 1)) * segment_length
     state = memorize(model, tokens[:, :first], segment_length, generator=generator)
     logits, auxiliary = [], 0.0

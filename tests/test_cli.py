@@ -121,3 +121,20 @@ def test_a_damaged_checkpoint_is_one_line(capsys, tmp_path):
 def test_every_command_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     assert "usage: infmem" in capsys.readouterr().out
+
+
+def test_zero_is_not_taken_for_the_default(capsys):
+    assert run("train", "--steps", "1", "--sequences", "2", "--device", "cpu", "--run", "here") == 0
+    assert run("evaluate", "here", "--length", "0") == 2
+    assert run("sweep", "--steps", "0", "--device", "cpu") == 2
+    assert run("train", "--sequences", "1", "--run", "there") == 2
+    assert "sequences must be at least 2" in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_run", pressed)
+    assert run("evaluate", "here") == 130
+    assert capsys.readouterr().err == "\nStopped.\n"

@@ -76,3 +76,20 @@ def _train_until_interrupt(train, step):
 def test_demo_with_sizes_that_do_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="steps must be at least 1"):
         run_demo(dataclasses.replace(TINY, steps=0), tmp_path, CPU)
+
+
+def test_a_demonstration_deletes_nothing_that_is_not_its_own(tmp_path):
+    (tmp_path / "infinite-former").mkdir()
+    thesis = tmp_path / "infinite-former" / "thesis.txt"
+    thesis.write_text("the only copy")
+    (tmp_path / "summary.json").write_text("of an earlier demonstration")
+    run_demo(TINY, tmp_path, CPU, sequences=5)
+    assert thesis.read_text() == "the only copy"
+    assert "infinite-former" in json.loads((tmp_path / "summary.json").read_text())
+
+
+def test_a_summary_of_an_earlier_demonstration_does_not_survive_an_interruption(tmp_path, monkeypatch):
+    run_demo(TINY, tmp_path, CPU, sequences=5)
+    monkeypatch.setattr(Run, "train", lambda self: False)
+    assert run_demo(TINY, tmp_path, CPU, sequences=5) is None
+    assert not (tmp_path / "summary.json").exists() and not (tmp_path / "learning_curves.png").exists()

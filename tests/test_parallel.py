@@ -9,11 +9,14 @@ from test_infinite_former import make_model as make_infinite_former
 from test_memory import randomize
 from test_transformer_xl import BATCH, POS, SIZES, random_tokens
 from test_transformer_xl import make_model as make_transformer_xl
+from tiny import tiny_config
 from torch.testing import assert_close
 
 from infmem import TransformerXL, WindowTransformer, WindowTransformerConfig
+from infmem.models import parallel
 from infmem.models.parallel import memorize
 from infmem.models.transformer_xl import ModelState
+from infmem.presets import build_model
 
 SHARED_QUERY = dataclasses.replace(PRESETS["best"], own_query=False)
 CASES = [
@@ -98,3 +101,16 @@ def test_memorize_refuses_bad_tokens(generator) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             memorize(make_model(3, None, generator), bad, POS)
+
+
+@pytest.mark.parametrize("model", ["infinite-former", "transformer-xl"])
+def test_rows_are_read_a_few_at_a_time_when_there_is_too_much(model, monkeypatch, generator) -> None:
+    built = build_model(tiny_config(model).model).double().eval()
+    tokens = torch.randint(0, 22, (5, 4 * 7), generator=generator)
+    whole = memorize(built, tokens, 7)
+    monkeypatch.setattr(parallel, "MOST_TOKENS", 2 * 4 * 7)  # two rows
+    parts = memorize(built, tokens, 7)
+    assert_close(parts.short_term, whole.short_term, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(parts.long_term, whole.long_term, strict=True):
+        assert_close(mine.coefficients, theirs.coefficients, rtol=1e-12, atol=1e-12)
+        assert torch.equal(mine.num_tokens, theirs.num_tokens)

@@ -151,3 +151,26 @@ def test_metrics_of_no_run_are_refused(tmp_path):
     (tmp_path / "metrics.csv").write_text(",".join(METRICS) + "\n1,a,b,c,d,e\n")
     with pytest.raises(ValueError, match="damaged"):
         read_metrics(tmp_path)
+
+
+def test_a_run_that_died_at_once_can_be_gone_on_with(tmp_path):
+    expected = Run(tiny_config(steps=3), None)
+    expected.train()
+    Run(tiny_config(steps=3), tmp_path)  # and the machine went down
+    run = Run(tiny_config(steps=3), tmp_path, resume=True)
+    assert run.step == 0 and run.train()
+    assert same_weights(run.model, expected.model)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file, but a run needs a folder"):
+        Run(tiny_config(), tmp_path / "file")
+
+
+def test_metrics_of_another_kind_are_refused_before_anything_is_written(tmp_path):
+    Run(tiny_config(steps=2), tmp_path).train()
+    (tmp_path / "metrics.csv").write_text("something,else\n1,2\n")
+    with pytest.raises(ValueError, match="must begin with the line step,loss"):
+        Run(tiny_config(steps=2), tmp_path, resume=True)
+    assert (tmp_path / "metrics.csv").read_text() == "something,else\n1,2\n"

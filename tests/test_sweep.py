@@ -1,3 +1,6 @@
+import dataclasses
+import math
+
 import pytest
 from tiny import tiny_config
 
@@ -21,3 +24,25 @@ def test_every_cell_is_trained_once_and_recorded(configs, tmp_path):
     more = list(sweep(configs, [0.01, 0.02], [0], path, sequences=3))
     assert {row["learning_rate"] for row in more} == {0.02}
     assert path.read_text().startswith(content), "earlier rows stay"
+
+
+def test_other_steps_are_another_cell(configs, tmp_path):
+    path = tmp_path / "sweep.csv"
+    assert len(list(sweep(configs[1:], [0.01], [0], path, sequences=3))) == 1
+    longer = [dataclasses.replace(configs[1], steps=3)]
+    assert len(list(sweep(longer, [0.01], [0], path, sequences=3))) == 1
+
+
+def test_a_rate_that_is_too_high_is_recorded_as_such(configs, tmp_path):
+    (row,) = sweep(
+        [dataclasses.replace(configs[1], steps=20, clip_norm=1e30)], [1e30], [0], tmp_path / "s.csv", sequences=3
+    )
+    assert math.isnan(row["accuracy"]) and math.isnan(row["final_loss"])
+
+
+def test_another_file_is_not_written_to(configs, tmp_path):
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear all,\n")
+    with pytest.raises(ValueError, match="is not the file of a sweep"):
+        list(sweep(configs, [0.01], [0], path))
+    assert path.read_text() == "Dear all,\n"

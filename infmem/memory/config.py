@@ -91,5 +91,5 @@ class MemoryConfig:
 
     @classmethod
     def best(cls, **changes) -> "MemoryConfig":
-        """What measurements on sorting prefer: all of the past at equal resolution, a weaker ridge, no gate."""
+        """What measurements on sorting prefer: equal room for all of the past, a weaker ridge, no gate."""
         return cls(**{"schedule": "scaled", "ridge": 0.1, "gate": False} | changes)

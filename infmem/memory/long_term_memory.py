@@ -53,7 +53,7 @@ class LongTermMemory(nn.Module):
     Raises:
         ValueError: if `num_heads` does not divide `d_model`.
 
-    Source: Martins et al. 2022, sections on long-term memory, unbounded memory and sticky memories.
+    Source: Martins et al. 2022 (arXiv 2109.00301).
 
     Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`).
 

@@ -83,6 +83,7 @@ def load_state(path: Path) -> MemoryState:
     Raises:
         ValueError: if the file is missing, cut off, or holds something else.
     """
+    path = Path(path)
     require(path.is_file(), f"there is no state at {path}")
     try:
         tensors = load_file(path)

@@ -20,6 +20,7 @@ from infmem.models.transformer_xl import (
     initialize,
     remember,
 )
+from infmem.validation import require
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class InfiniteFormerConfig(TransformerXLConfig):
     memory_length: int = 128
     memory: MemoryConfig = field(default_factory=MemoryConfig.best)
 
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            isinstance(self.memory, MemoryConfig), f"memory must be a MemoryConfig, got {type(self.memory).__name__}"
+        )
+
 
 class InfiniteFormer(TransformerXL):
     r"""The infinite-former (Martins et al. 2022).
@@ -45,9 +52,10 @@ class InfiniteFormer(TransformerXL):
     Args:
         config: sizes and memory.
 
-    Source: Martins et al. 2022, section 3.
+    Source: Martins et al. 2022 (arXiv 2109.00301).
 
-    Differs from the paper: nothing; its choices are in `MemoryConfig`.
+    Differs from the paper: its choices are in `MemoryConfig`. The regulariser is averaged over heads and queries and
+        summed over layers, as in the released code.
 
     Example:
         >>> memory = MemoryConfig.best(num_basis=8, num_samples=16)
@@ -60,6 +68,10 @@ class InfiniteFormer(TransformerXL):
     """
 
     def __init__(self, config: InfiniteFormerConfig):
+        require(
+            isinstance(config, InfiniteFormerConfig),
+            f"config must be an InfiniteFormerConfig, got {type(config).__name__}",
+        )
         sizes = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(TransformerXLConfig)}
         super().__init__(TransformerXLConfig(**sizes))
         self.config = config

@@ -99,7 +99,7 @@ class RelativeAttention(nn.Module):
         d_model: size of the vectors.
         num_heads: number of heads, a divisor of `d_model`.
 
-    Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3. Differs from the paper: nothing.
+    Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3. Differs from the paper: nothing that is known.
     """
 
     def __init__(self, d_model: int, num_heads: int):

@@ -18,6 +18,9 @@ from infmem.models.infinite_former import InfiniteFormer
 from infmem.models.transformer_xl import ModelState, TransformerXL
 from infmem.validation import checked, require
 
+# Tokens whose hidden states are held at once: more than this many are read a few rows at a time.
+MOST_TOKENS = 2**18
+
 
 @checked
 def memorize(
@@ -62,7 +65,21 @@ def memorize(
             for segment in tokens.split(segment_length, dim=1):
                 state = model(segment, state, generator=generator)[1]
             return state
-        return _memorize_by_layer(model, tokens, segment_length)
+        rows = max(1, MOST_TOKENS // tokens.shape[1])
+        return _join([_memorize_by_layer(model, part, segment_length) for part in tokens.split(rows)])
+
+
+def _join(states: list[ModelState]) -> ModelState:
+    """States of different rows as one."""
+    if len(states) == 1:
+        return states[0]
+    short_term = zip(*(state.short_term for state in states), strict=True)
+    long_term = zip(*(state.long_term for state in states), strict=True)
+    return ModelState(
+        short_term=tuple(torch.cat(parts) for parts in short_term),
+        long_term=tuple(MemoryState(*map(torch.cat, zip(*parts, strict=True))) for parts in long_term),
+        auxiliary_loss=states[0].auxiliary_loss,
+    )
 
 
 def _memorize_by_layer(model: TransformerXL, tokens: Tensor, segment_length: int) -> ModelState:

@@ -215,14 +215,16 @@ def reference_lines(
         >>> lines.chance < lines.last_segment < lines.receptive_field < lines.exact_counts
         True
     """
-    symbols = sample(num_sequences, length, generator)[0][:, :length]
-
-    def score(first_seen: Tensor) -> float:
-        return counting_accuracy(symbols, first_seen.to(symbols.device)).mean().item()
-
-    return ReferenceLines(
-        chance=score(torch.full((NUM_SYMBOLS,), length)),
-        last_segment=score(first_visible(length, segment_length, num_layers, 0)),
-        receptive_field=score(first_visible(length, segment_length, num_layers, memory_length)),
-        exact_counts=score(torch.zeros(NUM_SYMBOLS, dtype=torch.int64)),
-    )
+    seen_from = {
+        "chance": torch.full((NUM_SYMBOLS,), length),
+        "last_segment": first_visible(length, segment_length, num_layers, 0),
+        "receptive_field": first_visible(length, segment_length, num_layers, memory_length),
+        "exact_counts": torch.zeros(NUM_SYMBOLS, dtype=torch.int64),
+    }
+    scores = {name: [] for name in seen_from}
+    rows = max(1, 2**21 // length)  # sequences at a time, so that long ones fit into memory
+    for start in range(0, num_sequences, rows):
+        symbols = sample(min(rows, num_sequences - start), length, generator)[0][:, :length]
+        for name, first_seen in seen_from.items():
+            scores[name].append(counting_accuracy(symbols, first_seen.to(symbols.device)))
+    return ReferenceLines(**{name: torch.cat(parts).mean().item() for name, parts in scores.items()})
