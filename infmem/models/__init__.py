@@ -2,6 +2,7 @@
 
 from infmem.models.infinite_former import InfiniteFormer, InfiniteFormerConfig
 from infmem.models.parallel import memorize
+from infmem.models.public_weights import from_public_weights
 from infmem.models.transformer_xl import (
     ModelState,
     TransformerXL,
@@ -18,5 +19,6 @@ __all__ = [
     "TransformerXLConfig",
     "WindowTransformer",
     "WindowTransformerConfig",
+    "from_public_weights",
     "memorize",
 ]
