@@ -66,11 +66,9 @@ def sweep(
         The rows, as they are recorded.
     """
     done = {tuple(row[name] for name in KEY) for row in read_sweep(path)}
-    cells = [
-        dataclasses.replace(config, learning_rate=rate, seed=seed)
-        for config, rate, seed in itertools.product(configs, learning_rates, seeds)
-        if _key(dataclasses.replace(config, learning_rate=rate, seed=seed)) not in done
-    ]
+    grid = itertools.product(configs, learning_rates, seeds)
+    cells = [dataclasses.replace(config, learning_rate=rate, seed=seed) for config, rate, seed in grid]
+    cells = [cell for cell in cells if _key(cell) not in done]
     if not cells:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
