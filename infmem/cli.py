@@ -16,8 +16,10 @@ from safetensors import SafetensorError
 
 import infmem
 from infmem.checkpoint import write_text
+from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
 from infmem.evaluation import evaluate as evaluate_model
+from infmem.memory import MemoryConfig
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.presets import (
     PRESETS,
@@ -88,6 +90,7 @@ def train(
     task: Task = "sorting",
     preset: PresetName = "classroom",
     memory: MemoryName = "best",
+    memory_options: tuple[str, ...] = (),
     length: int | None = None,
     segment_length: int | None = None,
     batch_size: int | None = None,
@@ -111,6 +114,7 @@ def train(
         task: what to train on.
         preset: sizes of model and task.
         memory: preset of the long-term memory (infinite-former only).
+        memory_options: fields of that preset to set otherwise, such as schedule=fixed or sigmas=[0.05].
         length: symbols per sequence.
         segment_length: tokens per segment.
         batch_size: sequences per step.
@@ -136,8 +140,17 @@ def train(
         "learning_rate": learning_rate,
     }
     chosen = {name: getattr(sizes, name) if value is None else value for name, value in given.items()}
+    options = parse_options(MemoryConfig, memory_options)
+    require(
+        model == "infinite-former" or not options,
+        f"--memory-options set the long-term memory, which a {model} does not have: leave them out",
+    )
     config = TrainingConfig(
-        model=model_config(model, sizes, memory), grad_segments=grad_segments, precision=precision, seed=seed, **chosen
+        model=model_config(model, sizes, memory, options),
+        grad_segments=grad_segments,
+        precision=precision,
+        seed=seed,
+        **chosen,
     )
     folder = run or Path("runs") / f"{task}-{model}-{preset}-{config.length}-seed{seed}"
     training = Run(config, folder, place, resume=resume)

@@ -5,7 +5,8 @@ built from half of a configuration.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -54,6 +55,35 @@ def from_dict(kind: type[Config], entries: Any) -> Config:
     require(not unknown, f"{where} has no field {', '.join(unknown)}: it was written by another version of infmem")
     require(not missing, f"{where} lacks {', '.join(missing)}: it was written by another version of infmem, or by hand")
     return kind(**{name: _value(f"{where}.{name}", hints[name], entries[name]) for name in names})
+
+
+def parse_options(kind: type, options: Sequence[str]) -> dict[str, Any]:
+    """Fields of a configuration as somebody types them: `name=value`, the value in JSON or a bare word.
+
+    Args:
+        kind: the dataclass that has these fields.
+        options: what was typed.
+
+    Raises:
+        ValueError: naming what is not a field, or not a value of its type.
+
+    Example:
+        >>> from infmem import MemoryConfig
+        >>> parse_options(MemoryConfig, ["schedule=fixed", "sigmas=[0.02]", "gate=true"])
+        {'schedule': 'fixed', 'sigmas': (0.02,), 'gate': True}
+    """
+    hints, changes = get_type_hints(kind), {}
+    for option in options:
+        name, equals, typed = option.partition("=")
+        require(bool(equals), f"an option of {kind.__name__} must read name=value, got {option!r}")
+        names = [field.name for field in dataclasses.fields(kind)]
+        require(name in names, f"{kind.__name__} has no field {name}: choose from {', '.join(names)}")
+        try:
+            value = json.loads(typed)
+        except ValueError:
+            value = typed
+        changes[name] = _value(f"{kind.__name__}.{name}", hints[name], value)
+    return changes
 
 
 def _value(where: str, hint: Any, value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Named sizes for training, and the models that they describe."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -105,13 +106,16 @@ def preset(name: PresetName) -> Preset:
     return PRESETS[name]
 
 
-def model_config(model: ModelName, sizes: Preset, memory: MemoryName = "best") -> ModelConfig:
+def model_config(
+    model: ModelName, sizes: Preset, memory: MemoryName = "best", memory_options: Mapping[str, Any] | None = None
+) -> ModelConfig:
     """The configuration of a model at a preset's sizes.
 
     Args:
         model: which model.
         sizes: the preset.
         memory: which preset of the long-term memory; the other models have none.
+        memory_options: fields of `MemoryConfig` to set otherwise than the presets do.
 
     Raises:
         ValueError: if a name is unknown.
@@ -123,7 +127,7 @@ def model_config(model: ModelName, sizes: Preset, memory: MemoryName = "best") -
     shared = dataclasses.asdict(sizes.sizes)
     presets = {"best": MemoryConfig.best, "paper": MemoryConfig.paper, "released": MemoryConfig.released}
     require(memory in presets, f"memory must be one of {', '.join(presets)}, got {memory!r}")
-    long_term = presets[memory](**sizes.memory)
+    long_term = presets[memory](**(sizes.memory | dict(memory_options or {})))
     if model == "infinite-former":
         return InfiniteFormerConfig(**shared, memory_length=sizes.short_term_length, memory=long_term)
     if model == "transformer-xl":

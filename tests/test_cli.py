@@ -138,3 +138,13 @@ def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr(cli, "load_run", pressed)
     assert run("evaluate", "here") == 130
     assert capsys.readouterr().err == "\nStopped.\n"
+
+
+def test_memory_options_reach_the_model_and_only_a_model_that_has_a_memory(capsys, tmp_path):
+    quick = ("--steps", "1", "--sequences", "2", "--device", "cpu", "--run", "here")
+    options = ("--memory-options", "schedule=fixed", "tau=0.5")
+    assert run("train", *quick, *options) == 0
+    stored = json.loads((tmp_path / "here/config.json").read_text())["model"]["memory"]
+    assert (stored["schedule"], stored["tau"]) == ("fixed", 0.5)
+    assert run("train", "--model", "window", *quick, *options) == 2
+    assert "which a window does not have" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 from tiny import tiny_config
 
 from infmem import InfiniteFormerConfig, MemoryConfig, TransformerXLConfig
-from infmem.config import from_dict, to_dict
+from infmem.config import from_dict, parse_options, to_dict
 from infmem.training import TrainingConfig
 
 
@@ -68,3 +68,18 @@ def test_an_unknown_model_is_refused(model):
 def test_a_list_that_is_none_is_refused():
     with pytest.raises(ValueError, match="sigmas must be a list"):
         from_dict(MemoryConfig, to_dict(MemoryConfig()) | {"sigmas": 0.1})
+
+
+@pytest.mark.parametrize(
+    "option, complaint",
+    [
+        ("schedule", "must read name=value"),
+        ("speed=3", "has no field speed"),
+        ("schedule=slow", "MemoryConfig.schedule must be one of fixed, scaled, got 'slow'"),
+        ("num_basis=many", "MemoryConfig.num_basis must be of type int, got 'many'"),
+        ("sigmas=0.1", "MemoryConfig.sigmas must be a list, got 0.1"),
+    ],
+)
+def test_typed_options_are_refused_with_a_sentence(option, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        parse_options(MemoryConfig, [option])
