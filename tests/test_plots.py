@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
-from infmem.plots import COLORS, LINE_NAMES, draw_learning_curves, moving_average
+from infmem.plots import LINE_NAMES, draw_learning_curves, moving_average
+from infmem.plots.style import MODEL_COLORS
 from infmem.tasks.sorting import ReferenceLines
 
 LINES = ReferenceLines(chance=0.18, last_segment=0.23, receptive_field=0.36, exact_counts=0.87)
 
 
 def test_learning_curves_show_every_model_and_line():
-    rows = {model: [{"step": step, "accuracy": 0.01 * step} for step in range(1, 61)] for model in COLORS}
+    rows = {model: [{"step": step, "accuracy": 0.01 * step} for step in range(1, 61)] for model in MODEL_COLORS}
     figure = draw_learning_curves(rows, LINES, window=11)
     (axes,) = figure.axes
     curves = {line.get_label(): line for line in axes.lines}
-    assert set(curves) == {*COLORS, *LINE_NAMES.values()}
-    for model, color in COLORS.items():
+    assert set(curves) == {*MODEL_COLORS, *LINE_NAMES.values()}
+    for model, color in MODEL_COLORS.items():
         assert curves[model].get_color() == color
         assert curves[model].get_xdata()[-1] == 60
         assert curves[model].get_ydata()[-1] == pytest.approx(np.mean([0.01 * step for step in range(50, 61)]))

@@ -1,18 +1,13 @@
-"""Pictures: pure functions that take numbers and return a matplotlib `Figure`. None touches pyplot or a screen."""
+"""Accuracy while training, beside what counting by hand would score."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from infmem.plots.style import MODEL_COLORS, blank, tidy
 from infmem.tasks.sorting import ReferenceLines
 
-# Okabe and Ito's palette: told apart also by readers who are colour-blind.
-COLORS = {
-    "infinite-former": "#0072B2",
-    "transformer-xl": "#D55E00",
-    "window": "#009E73",
-}
 LINE_NAMES = {
     "exact_counts": "counting everything",
     "receptive_field": "counting what a Transformer-XL can see",
@@ -22,14 +17,18 @@ LINE_NAMES = {
 
 
 def draw_learning_curves(
-    metrics: Mapping[str, Sequence[Mapping[str, int | float]]], lines: ReferenceLines, window: int = 50
+    metrics: Mapping[str, Sequence[Mapping[str, int | float]]],
+    lines: ReferenceLines,
+    window: int = 50,
+    figure: Figure | None = None,
 ) -> Figure:
     """Accuracy while training, for each model, beside the reference lines.
 
     Args:
         metrics: for each model, the rows of its `metrics.csv`.
         lines: the reference lines of the task.
-        window: steps to average over.
+        window: rows to average over.
+        figure: drawn into again; None makes a new one.
 
     Example:
         >>> rows = [{"step": step, "accuracy": 0.5} for step in range(100)]
@@ -37,17 +36,16 @@ def draw_learning_curves(
         >>> len(draw_learning_curves({"transformer-xl": rows}, lines).axes)
         1
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = blank(figure, width=8, height=4.5)
     axes = figure.add_subplot()
     for name, rows in metrics.items():
         steps, accuracy = moving_average([row["step"] for row in rows], [row["accuracy"] for row in rows], window)
-        axes.plot(steps, accuracy, color=COLORS.get(name, "black"), linewidth=2, label=name)
+        axes.plot(steps, accuracy, color=MODEL_COLORS.get(name, "black"), linewidth=2, label=name)
     styles = {"exact_counts": "-", "receptive_field": "--", "last_segment": "-.", "chance": ":"}
     for name, style in styles.items():
         axes.axhline(getattr(lines, name), color="0.35", linewidth=1, linestyle=style, label=LINE_NAMES[name])
     axes.set(xlabel="training step", ylabel="teacher-forced accuracy", ylim=(0, 1), title="Who remembers?")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    tidy(axes, legend=True)
     return figure
 
 
