@@ -68,10 +68,10 @@ class Cell:
 
 
 def cells(seeds: tuple[int, ...]) -> list[Cell]:
-    """Every variant at the classroom's length, and the models to compare at every length."""
+    """Every variant at the classroom's length with the first seed, and the models to compare at every length."""
     lengths = {Cell(name, length, seed) for seed in seeds for name in LENGTH_MODELS for length in LENGTHS}
     names = list(VARIANTS)
-    variants = {Cell(name, 396, seed) for seed in seeds for name in VARIANTS}
+    variants = {Cell(name, 396, seeds[0]) for name in VARIANTS}
     # What is shipped first, and the slow ones last: a sticky memory is read segment by segment.
     return sorted(
         lengths | variants,
