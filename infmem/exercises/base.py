@@ -55,20 +55,17 @@ class Exercise:
     def _complaint(self, given: Any, wanted: Any, arguments: tuple) -> str | None:
         if given is None:
             return "it gives nothing back: end it with `return`"
-        if isinstance(wanted, Tensor):
-            if not isinstance(given, Tensor):
-                return f"it must give back a tensor, but gives a {type(given).__name__}"
-            if given.shape != wanted.shape:
-                return (
-                    f"the shape must be {tuple(wanted.shape)}, but is {tuple(given.shape)} "
-                    f"(called with {_describe(arguments)})"
-                )
+        if isinstance(wanted, Tensor) and not isinstance(given, Tensor):
+            return f"it must give back a tensor, but gives a {type(given).__name__}"
         if _agree(given, wanted, self.tolerance):
             return None
-        for hint, wrong in self.mistakes.items():
+        for hint, wrong in self.mistakes.items():  # before the shape: a known mistake has more to say than its shape
             if _agree(given, wrong(*_copies(arguments)), self.tolerance):
                 return hint
-        return f"the shape is right, but the values are not (called with {_describe(arguments)})"
+        called = f"(called with {_describe(arguments)})"
+        if isinstance(wanted, Tensor) and given.shape != wanted.shape:
+            return f"the shape must be {tuple(wanted.shape)}, but is {tuple(given.shape)} {called}"
+        return f"the shape is right, but the values are not {called}"
 
 
 def _agree(given: Any, wanted: Any, tolerance: float) -> bool:

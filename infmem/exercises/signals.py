@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: positions, the ridge operator, and how much of a token is kept."""
+"""Exercises of notebook 01: the ridge operator, and how much of a token is kept."""
 
 import torch
 
@@ -18,7 +18,25 @@ def _designs(generator: torch.Generator) -> list[tuple]:
     return [(basis.evaluate(positions(11)), 0.5), (basis.evaluate(positions(3)), 2.0)]
 
 
+def _kept(design, operator):
+    return (design * operator).sum(-1)
+
+
+def _designs_with_operators(generator: torch.Generator) -> list[tuple]:
+    return [(design, _operator(design, ridge)) for design, ridge in _designs(generator)]
+
+
 EXERCISES = {
+    "kept": Exercise(
+        reference=_kept,
+        cases=_designs_with_operators,
+        mistakes={
+            "that is one number for each basis function: sum over the functions, and keep the tokens": lambda f, g: (
+                f * g
+            ).sum(0),
+            "that is the whole smoother, every token's pull on every other: take its diagonal": lambda f, g: f @ g.mT,
+        },
+    ),
     "ridge": Exercise(
         reference=_operator,
         cases=_designs,

@@ -41,12 +41,14 @@ def draw_signal(
     t = torch.linspace(-0.1, 1.1, 481, dtype=torch.float64)
     weighted = basis.to(t).evaluate(t) * coefficients.double()
     axes.plot(t, weighted.numpy(), color=GREY, linewidth=0.6, alpha=0.6)
-    axes.plot(t, weighted.sum(-1), color=BLUE, linewidth=2, label="signal")
+    signal = weighted.sum(-1)
+    axes.plot(t, signal, color=BLUE, linewidth=2, label="signal")
     axes.plot(positions, x, "o", color=VERMILION, markersize=4, label="tokens")
     axes.plot([], [], color=GREY, linewidth=0.6, label="weighted basis functions")
     axes.axvspan(-0.1, 0, color="0.93")
     axes.axvspan(1, 1.1, color="0.93")
-    largest = 1.25 * max(float(x.abs().max()), 1e-9)
+    tokens, inside = float(x.abs().max()), float(signal[(t >= 0) & (t <= 1)].abs().max())
+    largest = 1.25 * max(min(inside, 2 * tokens), tokens, 1e-9)  # tokens stay in view when the signal runs wild
     axes.set(xlim=(-0.1, 1.1), ylim=(-largest, largest), ylabel="value")
     tidy(axes, legend=True)
     if kept is not None:
