@@ -5,6 +5,7 @@ PYTHON      ?= python3
 CONSTRAINTS ?= constraints.txt
 JOBS        ?= 2
 ARGS        ?=
+SCREENSHOTS ?= build/screenshots
 
 BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e
@@ -12,16 +13,20 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONST
 # .venv is made anew if it is incomplete, if its Python has gone, or if it was made elsewhere: it can't be moved.
 STALE := $(shell test -x $(BIN)/python && test "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" || echo stale)
 
+# Each code cell of each notebook is a test: it runs, and gives what is stored to the letter (see notebooks/conftest.py).
+NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with=notebooks/sanitize.cfg --nbval-cell-timeout=300
+QUICK   := not slow and not gpu and not soak and not browser
+
 # One recipe at a time, even under `make -j`: two installs into one .venv would collide, and the tests have workers of their own.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run lab test lint gpu-test clean stale
+.PHONY: help run lab test test-slow test-browser gpu-test lint notebooks figures models clean stale
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list these targets
 	@echo 'usage: make TARGET [PYTHON=python3.12] [ARGS="more options for the command"]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/core ## see the memory at work: `infmem demo`
 	@$(BIN)/infmem demo $(ARGS)
@@ -30,15 +35,31 @@ lab: .venv/dev ## open the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 # One thread per worker: PyTorch would start one per core in each of them. A file's tests stay on one worker, so that what
-# they share is made once.
-test: lint ## lint, then every test that is quick and needs no GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not gpu and not soak' $(ARGS)
+# they share is made once, and a notebook's cells run in order. The folder of the notebooks is searched, so none is forgotten.
+test: lint ## lint, then every test that is quick and needs no GPU, then every cell of every notebook
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests infmem README.md notebooks $(NBVAL) \
+		-n $(JOBS) --dist loadfile --durations=10 -m '$(QUICK)' $(ARGS)
+
+test-slow: .venv/dev ## the tests that take more than a few seconds each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --durations=10 -m 'slow and not gpu and not soak' $(ARGS)
+
+test-browser: .venv/dev ## the notebooks in JupyterLab in a real browser: every explorer is moved, timed and photographed
+	@OMP_NUM_THREADS=1 SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/browser -m browser $(ARGS)
+
+gpu-test: .venv/dev ## the tests that need a CUDA device
+	@$(BIN)/python -m pytest -m 'gpu and not soak' $(ARGS)
 
 lint: .venv/dev ## check the style with ruff
 	@$(BIN)/python -m ruff check
 
-gpu-test: .venv/dev ## the tests that need a CUDA device
-	@$(BIN)/python -m pytest -m 'gpu and not soak' $(ARGS)
+notebooks: .venv/dev ## run every notebook again and store what it gives
+	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py --workers $(JOBS) $(ARGS)
+
+figures: .venv/core ## draw the README's figures again from their recorded numbers
+	@$(BIN)/python figures/build.py
+
+models: .venv/core ## train the models that the notebooks load: about two hours on two cores, minutes on a GPU
+	@$(BIN)/python figures/train.py $(ARGS)
 
 clean: ## delete .venv, runs/ and every cache
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from IPython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
@@ -25,12 +26,12 @@ def set_up() -> None:
 
 
 def _one_line(shell, kind: type[BaseException], error: BaseException, traceback: types.TracebackType, tb_offset=None):
-    """What IPython shows in place of a traceback; an error that the library did not raise keeps its own."""
-    frames = inspect.getinnerframes(traceback)
-    if not any(frame.frame.f_globals.get("__name__", "").startswith("infmem") for frame in frames):
-        structured = shell.InteractiveTB.structured_traceback(kind, error, traceback, tb_offset=tb_offset)
-    else:
+    """What IPython shows in place of a traceback; an error that the library itself did not raise keeps its own."""
+    *_, (innermost, _) = walk_tb(traceback)  # a reader's function that the library called is the reader's
+    if innermost.f_globals.get("__name__", "").split(".")[0] == "infmem":
         structured = [f"{kind.__name__}: {error}"]
+    else:
+        structured = shell.InteractiveTB.structured_traceback(kind, error, traceback, tb_offset=tb_offset)
     shell._showtraceback(kind, error, structured)
     return structured
 

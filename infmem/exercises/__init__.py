@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 
-from infmem.exercises import signals
+from infmem.exercises import attention, contraction, microscope, models, presets, signals, sorting, sticky
 from infmem.exercises.base import Exercise, Verdict
 from infmem.validation import require
 
 ALL: dict[str, Exercise] = {
     **signals.EXERCISES,
+    **attention.EXERCISES,
+    **contraction.EXERCISES,
+    **sticky.EXERCISES,
+    **models.EXERCISES,
+    **presets.EXERCISES,
+    **sorting.EXERCISES,
+    **microscope.EXERCISES,
 }
 
 

@@ -3,7 +3,80 @@
 Each takes a `figure` to draw into again; None makes a new one.
 """
 
+from infmem.plots.attention import (
+    draw_gaussian_reads,
+    draw_heads,
+    draw_list_and_line,
+    draw_reading_map,
+    draw_regularizer,
+)
+from infmem.plots.contraction import (
+    draw_forgetting,
+    draw_powers,
+    draw_read_back,
+    draw_room,
+    draw_token_map,
+    draw_written,
+)
 from infmem.plots.learning_curves import LINE_NAMES, draw_learning_curves, moving_average
+from infmem.plots.microscope import (
+    draw_densities,
+    draw_microscope,
+    draw_retention,
+    draw_symbols,
+    draw_token_weights,
+)
+from infmem.plots.models import (
+    draw_costs,
+    draw_distance_scores,
+    draw_layer,
+    draw_memories,
+    draw_reach,
+    draw_relative_shift,
+    draw_segment_reading,
+    draw_sinusoids,
+)
+from infmem.plots.presets import draw_readings
 from infmem.plots.signals import draw_signal
+from infmem.plots.sorting import draw_accuracy_by_length, draw_answers, draw_scores, draw_sequence
+from infmem.plots.sticky import draw_histogram, draw_kept_events, draw_sampling_errors, draw_sticky_update
 
-__all__ = ["LINE_NAMES", "draw_learning_curves", "draw_signal", "moving_average"]
+__all__ = [
+    "LINE_NAMES",
+    "draw_accuracy_by_length",
+    "draw_answers",
+    "draw_costs",
+    "draw_densities",
+    "draw_distance_scores",
+    "draw_forgetting",
+    "draw_gaussian_reads",
+    "draw_heads",
+    "draw_histogram",
+    "draw_kept_events",
+    "draw_layer",
+    "draw_learning_curves",
+    "draw_list_and_line",
+    "draw_memories",
+    "draw_microscope",
+    "draw_powers",
+    "draw_reach",
+    "draw_read_back",
+    "draw_reading_map",
+    "draw_readings",
+    "draw_regularizer",
+    "draw_relative_shift",
+    "draw_retention",
+    "draw_room",
+    "draw_sampling_errors",
+    "draw_scores",
+    "draw_segment_reading",
+    "draw_sequence",
+    "draw_signal",
+    "draw_sinusoids",
+    "draw_sticky_update",
+    "draw_symbols",
+    "draw_token_map",
+    "draw_token_weights",
+    "draw_written",
+    "moving_average",
+]

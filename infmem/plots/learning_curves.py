@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from infmem.plots.style import MODEL_COLORS, blank, tidy
+from infmem.plots.style import CYCLE, MODEL_COLORS, blank, tidy
 from infmem.tasks.sorting import ReferenceLines
 
 LINE_NAMES = {
@@ -14,6 +14,27 @@ LINE_NAMES = {
     "last_segment": "counting the last segment",
     "chance": "chance",
 }
+LINE_STYLES = {"exact_counts": "-", "receptive_field": "--", "last_segment": "-.", "chance": ":"}
+VARIANTS = ("fixed-tau", "few-basis", "few-samples", "gate", "no-padding", "sticky", "sticky-iid")
+VARIANT_COLORS = [color for color in CYCLE if color not in MODEL_COLORS.values()]
+
+
+def model_style(name: str, index: int) -> dict[str, str | float]:
+    """How a model's line is drawn: the same in every picture for a model that comes with the package.
+
+    Args:
+        name: of the model.
+        index: its place among those drawn, which decides for other models.
+
+    Example:
+        >>> model_style("window", 0)["linestyle"], model_style("gate", 1)["linestyle"]
+        ('-', '--')
+    """
+    if name in MODEL_COLORS:
+        return {"color": MODEL_COLORS[name], "linestyle": "-", "linewidth": 2.0}
+    place = VARIANTS.index(name) if name in VARIANTS else index
+    dashes = ("--", "-.", ":")[place % 3]
+    return {"color": VARIANT_COLORS[place % len(VARIANT_COLORS)], "linestyle": dashes, "linewidth": 2.0}
 
 
 def draw_learning_curves(
@@ -38,11 +59,10 @@ def draw_learning_curves(
     """
     figure = blank(figure, width=8, height=4.5)
     axes = figure.add_subplot()
-    for name, rows in metrics.items():
+    for index, (name, rows) in enumerate(metrics.items()):
         steps, accuracy = moving_average([row["step"] for row in rows], [row["accuracy"] for row in rows], window)
-        axes.plot(steps, accuracy, color=MODEL_COLORS.get(name, "black"), linewidth=2, label=name)
-    styles = {"exact_counts": "-", "receptive_field": "--", "last_segment": "-.", "chance": ":"}
-    for name, style in styles.items():
+        axes.plot(steps, accuracy, **model_style(name, index), label=name)
+    for name, style in LINE_STYLES.items():
         axes.axhline(getattr(lines, name), color="0.35", linewidth=1, linestyle=style, label=LINE_NAMES[name])
     axes.set(xlabel="training step", ylabel="teacher-forced accuracy", ylim=(0, 1), title="Who remembers?")
     tidy(axes, legend=True)

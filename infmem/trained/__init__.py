@@ -6,6 +6,8 @@ commit, device and score) and `NAME.csv` (its learning curve). `make models` tra
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +74,9 @@ def card(name: str) -> dict:
         >>> card("infinite-former")["command"].startswith("infmem train")
         True
     """
-    return json.loads(_file(name, "json").read_text(encoding="utf-8"))
+    path = _file(name, "json")
+    with _damage_named(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def learning_curve(name: str) -> list[dict[str, float]]:
@@ -82,8 +86,21 @@ def learning_curve(name: str) -> list[dict[str, float]]:
         >>> sorted(learning_curve("infinite-former")[0])
         ['accuracy', 'loss', 'step']
     """
-    with _file(name, "csv").open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    path = _file(name, "csv")
+    with _damage_named(path), path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, strict=True))
+        if not rows:
+            raise ValueError("there are no rows")
+        return [{key: float(value) for key, value in row.items()} for row in rows]
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """What goes wrong in reading a file, as a sentence that names it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}; restore it, or train it anew (`make models`)") from error
 
 
 def _file(name: str, suffix: str) -> Path:

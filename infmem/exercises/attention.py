@@ -1,0 +1,167 @@
+"""Exercises of notebooks 02 and 03: reading under a Gaussian, and how a memory chooses it."""
+
+import math
+
+import torch
+
+from infmem.attention import collapsed_keys, density, kl_regularizer
+from infmem.basis import GaussianBasis, gaussian_density, gaussian_mass
+from infmem.exercises.base import Exercise
+
+
+def _expectation(mu, sigma_sq, centers, sigmas):
+    return GaussianBasis(centers, sigmas).expectation(mu, sigma_sq)
+
+
+def _reads(generator: torch.Generator) -> list[tuple]:
+    centers, sigmas = torch.linspace(0, 1, 5), torch.tensor([0.1, 0.2, 0.3, 0.2, 0.1])
+    return [
+        (torch.tensor(0.3), torch.tensor(0.04), centers, sigmas),
+        (torch.tensor(0.9), torch.tensor(0.7), centers, sigmas),
+    ]
+
+
+def _mass(mu, sigma_sq):
+    return gaussian_mass(mu, sigma_sq, 0.0, 1.0)
+
+
+def _densities(generator: torch.Generator) -> list[tuple]:
+    return [(torch.rand(7, generator=generator), 0.01 + torch.rand(7, generator=generator))]
+
+
+def _slope(mu, sigma_sq, center, sigma):
+    return torch.func.grad(lambda mean: gaussian_density(mean, center, sigma_sq + sigma**2))(mu)
+
+
+def _slopes(generator: torch.Generator) -> list[tuple]:
+    numbers = [(0.3, 0.04, 0.5, 0.1), (0.8, 0.09, 0.25, 0.2)]
+    return [tuple(torch.tensor(number, dtype=torch.float64) for number in case) for case in numbers]
+
+
+def _variances(generator: torch.Generator) -> list[tuple]:
+    return [(0.01 + torch.rand(7, generator=generator), 0.3)]
+
+
+def _one_key(coefficients, key_weight, map_weight):
+    """The collapsed key of a memory with one row, one head and one map."""
+    return collapsed_keys(coefficients[None], key_weight, map_weight[None], num_heads=1)[0, 0, 0]
+
+
+def _memories(generator: torch.Generator) -> list[tuple]:
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return [(normal(11, 7), normal(5, 7), normal(11))]
+
+
+def _gaussian(scores, mu_weight, mu_bias, sigma_sq_weight, sigma_sq_bias):
+    """Mean and variance from the scores of some queries, "query_pos basis", stacked in front."""
+    logits = scores @ mu_weight + mu_bias, scores @ sigma_sq_weight + sigma_sq_bias
+    return torch.stack([part[0, 0] for part in density(*(logit[None, None] for logit in logits))])
+
+
+def _scores(generator: torch.Generator) -> list[tuple]:
+    scores, to_mu, to_sigma_sq = (torch.randn(shape, generator=generator) for shape in [(5, 11), 11, 11])
+    return [(scores, to_mu, torch.tensor(0.5), to_sigma_sq, torch.tensor(-1.0))]
+
+
+EXERCISES = {
+    "gaussian_read": Exercise(
+        reference=_expectation,
+        cases=_reads,
+        mistakes={
+            "this is the value at mu, psi_j(mu): the density's own variance sigma_sq is missing": (
+                lambda mu, sigma_sq, centers, sigmas: gaussian_density(mu, centers, sigmas**2)
+            ),
+            "variances add, but sigmas holds standard deviations: square them first": (
+                lambda mu, sigma_sq, centers, sigmas: gaussian_density(mu, centers, sigma_sq + sigmas)
+            ),
+            "variances add, standard deviations do not: add sigma_sq and the square of each sigma": (
+                lambda mu, sigma_sq, centers, sigmas: gaussian_density(mu, centers, (sigma_sq.sqrt() + sigmas) ** 2)
+            ),
+            "the factor in front of the exponential is missing, 1 / sqrt(2 pi variance)": (
+                lambda mu, sigma_sq, centers, sigmas: torch.exp(-0.5 * (mu - centers) ** 2 / (sigma_sq + sigmas**2))
+            ),
+        },
+    ),
+    "mass_inside": Exercise(
+        reference=_mass,
+        cases=_densities,
+        mistakes={
+            "this is all the mass below 1: take away what lies below 0": (
+                lambda mu, sigma_sq: torch.special.ndtr((1 - mu) / sigma_sq.sqrt())
+            ),
+            "divide by the standard deviation, the root of sigma_sq": (
+                lambda mu, sigma_sq: torch.special.ndtr((1 - mu) / sigma_sq) - torch.special.ndtr(-mu / sigma_sq)
+            ),
+            "erf is not the normal distribution function: that is (1 + erf(x / sqrt(2))) / 2": (
+                lambda mu, sigma_sq: torch.erf((1 - mu) / sigma_sq.sqrt()) - torch.erf(-mu / sigma_sq.sqrt())
+            ),
+        },
+    ),
+    "slope_of_read": Exercise(
+        reference=_slope,
+        cases=_slopes,
+        mistakes={
+            "the sign is wrong: the read grows if mu moves towards the centre": (
+                lambda mu, sigma_sq, center, sigma: -_slope(mu, sigma_sq, center, sigma)
+            ),
+            "the inner derivative is missing: multiply by (center - mu) / (sigma_sq + sigma ** 2)": (
+                lambda mu, sigma_sq, center, sigma: gaussian_density(mu, center, sigma_sq + sigma**2)
+            ),
+            "the inner derivative has the variance in its denominator: divide by sigma_sq + sigma ** 2": (
+                lambda mu, sigma_sq, center, sigma: (center - mu) * gaussian_density(mu, center, sigma_sq + sigma**2)
+            ),
+        },
+    ),
+    "gaussian_from_scores": Exercise(
+        reference=_gaussian,
+        cases=_scores,
+        mistakes={
+            "both maps are affine: add their biases": lambda scores, w_mu, b_mu, w_sigma, b_sigma: _gaussian(
+                scores, w_mu, 0.0, w_sigma, 0.0
+            ),
+            "softplus already gives the variance: no square": lambda scores, w_mu, b_mu, w_sigma, b_sigma: (
+                _gaussian(scores, w_mu, b_mu, w_sigma, b_sigma) ** torch.tensor([1, 2])[:, None]
+            ),
+            "softplus belongs to the variance, sigmoid to the mean: they are swapped": (
+                lambda scores, w_mu, b_mu, w_sigma, b_sigma: torch.stack(
+                    [
+                        torch.nn.functional.softplus(scores @ w_mu + b_mu),
+                        torch.sigmoid(scores @ w_sigma + b_sigma),
+                    ]
+                )
+            ),
+        },
+    ),
+    "divergence": Exercise(
+        reference=kl_regularizer,
+        cases=_variances,
+        mistakes={
+            "the factor one half is missing": lambda sigma_sq, sigma_0: 2 * kl_regularizer(sigma_sq, sigma_0),
+            "the ratio is of variances: square sigma_0": lambda sigma_sq, sigma_0: kl_regularizer(
+                sigma_sq, math.sqrt(sigma_0)
+            ),
+            "the ratio is upside down: it is sigma_sq / sigma_0 ** 2": lambda sigma_sq, sigma_0: kl_regularizer(
+                sigma_0**2 / sigma_sq, 1.0
+            ),
+        },
+    ),
+    "one_key": Exercise(
+        reference=_one_key,
+        cases=_memories,
+        mistakes={
+            "this is the average over the basis functions: weight them with the map instead": (
+                lambda coefficients, key_weight, map_weight: key_weight @ coefficients.mean(0)
+            ),
+            "the keys still have to be made: multiply by key_weight": (
+                lambda coefficients, key_weight, map_weight: coefficients.mT @ map_weight
+            ),
+            "the root of d_head belongs to the scores: leave it to the product with the query": (
+                lambda coefficients, key_weight, map_weight: (
+                    _one_key(coefficients, key_weight, map_weight) / math.sqrt(len(key_weight))
+                )
+            ),
+        },
+    ),
+}

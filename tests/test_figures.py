@@ -1,0 +1,51 @@
+import csv
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "figures" / "data" / "demo"
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("figures_build", ROOT / "figures" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_figure_of_the_readme_is_made_from_recorded_numbers(build):
+    shown = set(re.findall(r"!\[[^\]]+\]\(figures/([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert shown and shown == set(build.FIGURES) == {path.name for path in (ROOT / "figures").glob("*.png")}
+
+
+def test_learning_curves_are_the_recorded_ones(build):
+    summary = json.loads((DEMO / "summary.json").read_text(encoding="utf-8"))
+    (axes,) = build.learning_curves().axes
+    curves = {line.get_label(): np.asarray(line.get_ydata()) for line in axes.lines}
+    for model in ("infinite-former", "transformer-xl"):
+        with (DEMO / f"{model}.csv").open(newline="") as file:
+            accuracy = [float(row["accuracy"]) for row in csv.DictReader(file)]
+        assert len(accuracy) == summary[model]["steps"]
+        expected = [sum(accuracy[end - 50 : end]) / 50 for end in range(50, len(accuracy) + 1)]
+        np.testing.assert_allclose(curves[model], expected)
+    heights = {y[0] for label, y in curves.items() if label not in summary}
+    assert heights == set(summary["lines"].values())
+
+
+def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "FIGURES", {"one.png": build.learning_curves})
+    figure = build.learning_curves()
+    width, height = figure.get_size_inches()
+    (tmp_path / "data").symlink_to(build.HERE / "data")
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    build.main()
+    head = (tmp_path / "one.png").read_bytes()[:24]
+    assert head[1:4] == b"PNG"
+    assert [int.from_bytes(head[at : at + 4], "big") for at in (16, 20)] == [150 * width, 150 * height]
+    assert capsys.readouterr().out == "figures/one.png\n"
