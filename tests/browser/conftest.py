@@ -46,6 +46,7 @@ def jupyterlab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     home = tmp_path_factory.mktemp("jupyterlab")
     folder, settings = home / "notebooks", home / "settings"
     folder.mkdir()
+    shutil.copytree(ROOT / "figures" / "data", home / "figures" / "data")  # recorded numbers that notebooks read
     for name, values in SETTINGS.items():
         extension, _, plugin = name.partition("/")
         path = settings / "@jupyterlab" / extension / f"{plugin}.jupyterlab-settings"
