@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONST
 STALE := $(shell test -x $(BIN)/python && test "$$(cat .venv/made 2>/dev/null)" = "$$(pwd -P)" || echo stale)
 
 # Each code cell of each notebook is a test: it runs, and gives what is stored to the letter (see notebooks/conftest.py).
-NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with=notebooks/sanitize.cfg --nbval-cell-timeout=300
+NBVAL   := --nbval --nbval-current-env --nbval-sanitize-with=notebooks/sanitize.cfg --nbval-cell-timeout=600
 QUICK   := not slow and not gpu and not soak and not browser
 
 # One recipe at a time, even under `make -j`: two installs into one .venv would collide, and the tests have workers of their own.
