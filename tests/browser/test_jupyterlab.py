@@ -58,14 +58,31 @@ def put_copy(name: str, folder: Path) -> Path:
     return folder / name
 
 
+def prompts_of(page) -> list[str]:
+    """What stands beside each code cell: `[ ]:` before it has run, `[*]:` while it waits or runs, then its number."""
+    return page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+
+
+def started(page) -> bool:
+    """Whether a cell has begun to run. JupyterLab swallows the menu's choice while it is still opening the notebook."""
+    for _ in range(50):
+        if any(prompt != "[ ]:" for prompt in prompts_of(page)):
+            return True
+        page.wait_for_timeout(100)
+    return False
+
+
 def run_all(page) -> None:
     """Run > Run All Cells, and wait until the last has run."""
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)  # the kernel is there
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    for _ in range(4):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        if started(page):
+            break
     ends, quiet = time.monotonic() + PATIENCE, 0
     while time.monotonic() < ends:
-        prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        prompts = prompts_of(page)
         if prompts and all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts):
             return
         quiet = 0 if "[*]:" in prompts else quiet + 1
