@@ -75,7 +75,7 @@ def started(page) -> bool:
 def run_all(page) -> None:
     """Run > Run All Cells, and wait until the last has run."""
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)  # the kernel is there
-    for _ in range(4):
+    for _ in range(12):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         if started(page):
