@@ -19,9 +19,10 @@ from infmem.checkpoint import write_text
 from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
 from infmem.evaluation import evaluate as evaluate_model
-from infmem.memory import MemoryConfig
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.presets import (
+    MEMORY_CONFIGS,
+    MODEL_NAMES,
     PRESETS,
     MemoryName,
     ModelName,
@@ -64,7 +65,7 @@ def demo(
         resume: go on with a demonstration that was interrupted.
     """
     sizes, place = PRESETS[preset], choose_device(device)
-    remembers = model_config("transformer-xl", sizes).memory_length
+    remembers = model_config("transformer-xl", sizes).reach
     seen = sizes.length - first_visible(sizes.length, sizes.segment_length, sizes.sizes.num_layers, remembers)[0].item()
     print(
         f"Sorting {sizes.length} symbols by how often each occurred, read {sizes.segment_length} tokens at a time.\n"
@@ -114,7 +115,8 @@ def train(
         task: what to train on.
         preset: sizes of model and task.
         memory: preset of the long-term memory (infinite-former only).
-        memory_options: fields of that preset to set otherwise, such as schedule=fixed or sigmas=[0.05].
+        memory_options: fields of the memory to set otherwise, such as schedule=fixed or sigmas=[0.05] for the
+            infinite-former, rate=2 or compression=max_pool for the compressive-transformer.
         length: symbols per sequence.
         segment_length: tokens per segment.
         batch_size: sequences per step.
@@ -140,11 +142,11 @@ def train(
         "learning_rate": learning_rate,
     }
     chosen = {name: getattr(sizes, name) if value is None else value for name, value in given.items()}
-    options = parse_options(MemoryConfig, memory_options)
     require(
-        model == "infinite-former" or not options,
+        model in MEMORY_CONFIGS or not memory_options,
         f"--memory-options set the long-term memory, which a {model} does not have: leave them out",
     )
+    options = parse_options(MEMORY_CONFIGS[model], memory_options) if memory_options else {}
     config = TrainingConfig(
         model=model_config(model, sizes, memory, options),
         grad_segments=grad_segments,
@@ -193,12 +195,11 @@ def evaluate(
         seed=seed,
         precision=config.precision,
     )
-    remembers = getattr(config.model, "memory_length", 0)
     lines = reference_lines(
         length,
         config.segment_length,
         config.model.num_layers,
-        remembers,
+        config.model.reach,
         generator_for(torch.device("cpu"), seed, "lines"),
     )
     result = {"model": config.model_name} | dataclasses.asdict(score) | {"lines": dataclasses.asdict(lines)}
@@ -251,7 +252,7 @@ def sweep(
     began = time.perf_counter()
     for row in run_sweep(configs, learning_rates, seeds, output, device=choose_device(device).type, workers=workers):
         print(
-            f"{row['model']:<16} rate {row['learning_rate']:<8g} seed {row['seed']}  accuracy {row['accuracy']:.3f} "
+            f"{row['model']:<23} rate {row['learning_rate']:<8g} seed {row['seed']}  accuracy {row['accuracy']:.3f} "
             f"± {row['ci95']:.3f}  ({row['seconds']:.0f} s)",
             flush=True,
         )
@@ -270,16 +271,16 @@ def info() -> int:
             f"{sizes.sizes.num_layers} layers, d_model {sizes.sizes.d_model}; "
             f"batch {sizes.batch_size}, {sizes.steps:,} steps"
         )
-        for model_name in ("infinite-former", "transformer-xl", "window"):
+        for model_name in MODEL_NAMES.values():
             config = model_config(model_name, sizes)
             with torch.device("meta"):
                 model = build_model(config)
                 state_kib = model.state_bytes(1) / 1024
-            remembers = getattr(config, "memory_length", 0)
-            first = first_visible(sizes.length, sizes.segment_length, config.num_layers, remembers)[0].item()
-            field = "all symbols" if model_name == "infinite-former" else f"the last {sizes.length - first:,} symbols"
+            first = first_visible(sizes.length, sizes.segment_length, config.num_layers, config.reach)[0].item()
+            sees_all = model_name == "infinite-former" or first == 0
+            field = "all symbols" if sees_all else f"the last {sizes.length - first:,} symbols"
             print(
-                f"  {model_name:<16} {model.num_parameters:>10,} parameters   {state_kib:>9,.1f} KiB of state"
+                f"  {model_name:<23} {model.num_parameters:>10,} parameters   {state_kib:>9,.1f} KiB of state"
                 f" a sequence   sees {field}"
             )
         print()

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from infmem.memory import MemoryConfig
+from infmem.memory import CompressedMemoryConfig, MemoryConfig
+from infmem.models.compressive import CompressiveTransformer, CompressiveTransformerConfig
 from infmem.models.infinite_former import InfiniteFormer, InfiniteFormerConfig
 from infmem.models.transformer_xl import (
     TransformerXL,
@@ -17,15 +18,23 @@ from infmem.models.transformer_xl import (
 )
 from infmem.validation import require
 
-ModelName = Literal["infinite-former", "transformer-xl", "window"]
+ModelName = Literal["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 PresetName = Literal["classroom", "small", "full"]
 MemoryName = Literal["best", "paper", "released"]
-ModelConfig = InfiniteFormerConfig | TransformerXLConfig | WindowTransformerConfig
+ModelConfig = InfiniteFormerConfig | CompressiveTransformerConfig | TransformerXLConfig | WindowTransformerConfig
 
 MODEL_NAMES: dict[type, ModelName] = {
     InfiniteFormerConfig: "infinite-former",
+    CompressiveTransformerConfig: "compressive-transformer",
     TransformerXLConfig: "transformer-xl",
     WindowTransformerConfig: "window",
+}
+
+
+# What `--memory-options` sets.
+MEMORY_CONFIGS: dict[ModelName, type] = {
+    "infinite-former": MemoryConfig,
+    "compressive-transformer": CompressedMemoryConfig,
 }
 
 
@@ -37,8 +46,9 @@ class Preset:
         length: symbols per sequence of the sorting task.
         segment_length: tokens per segment.
         sizes: width, heads, depth and feed-forward of every model.
-        short_term_length: short-term memory of the infinite-former. Transformer-XL remembers as many hidden states as
-            the infinite-former has in short-term memory and basis functions together.
+        short_term_length: short-term memory of the infinite-former and the Compressive Transformer. As many vectors as
+            the infinite-former has basis functions the Compressive Transformer keeps compressed, and the Transformer-XL
+            adds to its memory: all three remember equally many.
         memory: what the long-term memory's preset is changed in.
         batch_size: sequences per step.
         steps: optimiser steps.
@@ -115,10 +125,11 @@ def model_config(
         model: which model.
         sizes: the preset.
         memory: which preset of the long-term memory; the other models have none.
-        memory_options: fields of `MemoryConfig` to set otherwise than the presets do.
+        memory_options: fields of the memory's configuration to set otherwise than the presets do: of `MemoryConfig` for
+            the infinite-former, of `CompressedMemoryConfig` for the Compressive Transformer.
 
     Raises:
-        ValueError: if a name is unknown.
+        ValueError: if a name is unknown, or the model has no such memory.
 
     Example:
         >>> model_config("transformer-xl", preset("classroom")).memory_length
@@ -127,12 +138,21 @@ def model_config(
     shared = dataclasses.asdict(sizes.sizes)
     presets = {"best": MemoryConfig.best, "paper": MemoryConfig.paper, "released": MemoryConfig.released}
     require(memory in presets, f"memory must be one of {', '.join(presets)}, got {memory!r}")
-    long_term = presets[memory](**(sizes.memory | dict(memory_options or {})))
+    require(model in MODEL_NAMES.values(), f"model must be one of {', '.join(MODEL_NAMES.values())}, got {model!r}")
+    options = dict(memory_options or {})
+    require(
+        not options or model in MEMORY_CONFIGS,
+        f"memory options are for {' and '.join(MEMORY_CONFIGS)}: {model} has no memory that they could change",
+    )
     if model == "infinite-former":
+        long_term = presets[memory](**(sizes.memory | options))
         return InfiniteFormerConfig(**shared, memory_length=sizes.short_term_length, memory=long_term)
+    num_basis = presets[memory](**sizes.memory).num_basis
+    if model == "compressive-transformer":
+        compressed = CompressedMemoryConfig(**({"length": num_basis} | options))
+        return CompressiveTransformerConfig(**shared, memory_length=sizes.short_term_length, memory=compressed)
     if model == "transformer-xl":
-        return TransformerXLConfig(**shared, memory_length=sizes.short_term_length + long_term.num_basis)
-    require(model == "window", f"model must be one of {', '.join(MODEL_NAMES.values())}, got {model!r}")
+        return TransformerXLConfig(**shared, memory_length=sizes.short_term_length + num_basis)
     return sizes.sizes
 
 
@@ -145,6 +165,7 @@ def build_model(config: ModelConfig, seed: int = 0) -> TransformerXL:
     """
     models = {
         InfiniteFormerConfig: InfiniteFormer,
+        CompressiveTransformerConfig: CompressiveTransformer,
         TransformerXLConfig: TransformerXL,
         WindowTransformerConfig: WindowTransformer,
     }

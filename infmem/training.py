@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from infmem.models.compressive import CompressiveTransformerConfig
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.models.parallel import memorize
 from infmem.models.transformer_xl import TransformerXL, TransformerXLConfig, WindowTransformerConfig
@@ -42,7 +43,7 @@ class TrainingConfig:
         ValueError: naming the field, its range and what came.
     """
 
-    model: InfiniteFormerConfig | TransformerXLConfig | WindowTransformerConfig
+    model: InfiniteFormerConfig | CompressiveTransformerConfig | TransformerXLConfig | WindowTransformerConfig
     length: int
     segment_length: int
     batch_size: int

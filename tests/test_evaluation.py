@@ -8,7 +8,7 @@ from infmem.evaluation import evaluate, free_run
 from infmem.presets import build_model
 from infmem.tasks import sorting
 
-MODELS = ["infinite-former", "transformer-xl", "window"]
+MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 
 
 @pytest.mark.parametrize("model", MODELS)

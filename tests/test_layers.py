@@ -193,7 +193,7 @@ def test_block_adds_and_normalises_after_each_part(generator, normal) -> None:
 
     after_attention = normalized(x + attended, "attention_norm")
     inner = feed_forward_by_loops(after_attention, block.feed_forward)
-    assert_close(block.combine(x, attended), normalized(after_attention + inner, "feed_forward_norm"))
+    assert_close(block(x, attended), normalized(after_attention + inner, "feed_forward_norm"))
 
 
 def test_block_drops_out_in_training_only(generator, normal) -> None:
@@ -207,8 +207,8 @@ def test_block_drops_out_in_training_only(generator, normal) -> None:
         assert set(dropped.tolist()) == {0.0, 2.0} and math.isclose(dropped.mean(), 1.0, abs_tol=0.2)
         for module, others in ((block, block.feed_forward), (block.feed_forward, block)):
             module.dropout.p, others.dropout.p = 0.5, 0.0
-            assert (block.combine(x, x) - plain.combine(x, x)).abs().max() > 1e-3
-    assert_close(block.eval().combine(x, x), plain.combine(x, x), rtol=0, atol=0)
+            assert (block(x, x) - plain(x, x)).abs().max() > 1e-3
+    assert_close(block.eval()(x, x), plain(x, x), rtol=0, atol=0)
 
 
 def test_block_drops_out_no_attention_weights(normal, generator) -> None:

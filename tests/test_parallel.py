@@ -4,6 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from test_compressive import COMPRESSIONS
+from test_compressive import MEMORY as COMPRESSED
+from test_compressive import make_model as make_compressive
 from test_infinite_former import PRESETS
 from test_infinite_former import make_model as make_infinite_former
 from test_memory import randomize
@@ -12,7 +15,7 @@ from test_transformer_xl import make_model as make_transformer_xl
 from tiny import tiny_config
 from torch.testing import assert_close
 
-from infmem import TransformerXL, WindowTransformer, WindowTransformerConfig
+from infmem import CompressedMemoryConfig, TransformerXL, WindowTransformer, WindowTransformerConfig
 from infmem.models import parallel
 from infmem.models.parallel import memorize
 from infmem.models.transformer_xl import ModelState
@@ -24,6 +27,11 @@ CASES = [
     *((f"infinite-former-{length}", length, PRESETS["best"]) for length in (0, 3, POS, 7, 2 * POS, 13)),
     *((f"infinite-former-{name}", 7, PRESETS[name]) for name in ("paper", "released")),
     ("infinite-former-shared-query", POS, SHARED_QUERY),
+    *((f"compressive-{length}", length, COMPRESSED) for length in (0, 3, POS, 7, 2 * POS, 13)),
+    *((f"compressive-{name}", 7, dataclasses.replace(COMPRESSED, compression=name)) for name in COMPRESSIONS),
+    *((f"compressive-rate-{rate}", 7, dataclasses.replace(COMPRESSED, rate=rate)) for rate in (1, POS, 7)),
+    ("compressive-without-room", 7, dataclasses.replace(COMPRESSED, length=0)),
+    ("compressive-reconstructing", 7, dataclasses.replace(COMPRESSED, loss="attention_reconstruction")),
     ("window", 0, "window"),
 ]
 
@@ -33,6 +41,8 @@ def make_model(memory_length, memory, generator: torch.Generator) -> Transformer
         return make_transformer_xl(generator, memory_length, num_layers=3)
     if memory == "window":
         return randomize(WindowTransformer(WindowTransformerConfig(**SIZES)).double(), generator)
+    if isinstance(memory, CompressedMemoryConfig):
+        return make_compressive(generator, memory, memory_length, num_layers=3)
     return make_infinite_former(generator, memory, memory_length, num_layers=3)
 
 
@@ -75,12 +85,14 @@ def test_memorize_reads_a_sticky_memory_in_order(method, generator) -> None:
     assert (other.long_term[0].coefficients - memorized.long_term[0].coefficients).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("memory", [None, PRESETS["best"]], ids=["transformer-xl", "infinite-former"])
+@pytest.mark.parametrize(
+    "memory", [None, PRESETS["best"], COMPRESSED], ids=["transformer-xl", "infinite-former", "compressive"]
+)
 def test_memorize_leaves_no_gradient(memory, generator) -> None:
     model = make_model(3, memory, generator)
     state = memorize(model, random_tokens(generator, 4 * POS), POS)
     assert all(part.untyped_storage().nbytes() == part.nbytes for part in state.short_term)
-    tensors = [*state.short_term, state.auxiliary_loss, *(memory.coefficients for memory in state.long_term)]
+    tensors = [*state.short_term, state.auxiliary_loss, *(memory[0] for memory in state.long_term)]
     assert not any(tensor.requires_grad for tensor in tensors)
     model(random_tokens(generator, POS), state)[0].sum().backward()
     assert model.embedding.weight.grad.any()
@@ -103,7 +115,7 @@ def test_memorize_refuses_bad_tokens(generator) -> None:
             memorize(make_model(3, None, generator), bad, POS)
 
 
-@pytest.mark.parametrize("model", ["infinite-former", "transformer-xl"])
+@pytest.mark.parametrize("model", ["infinite-former", "compressive-transformer", "transformer-xl"])
 def test_rows_are_read_a_few_at_a_time_when_there_is_too_much(model, monkeypatch, generator) -> None:
     built = build_model(tiny_config(model).model).double().eval()
     tokens = torch.randint(0, 22, (5, 4 * 7), generator=generator)
@@ -112,5 +124,4 @@ def test_rows_are_read_a_few_at_a_time_when_there_is_too_much(model, monkeypatch
     parts = memorize(built, tokens, 7)
     assert_close(parts.short_term, whole.short_term, rtol=1e-12, atol=1e-12)
     for mine, theirs in zip(parts.long_term, whole.long_term, strict=True):
-        assert_close(mine.coefficients, theirs.coefficients, rtol=1e-12, atol=1e-12)
-        assert torch.equal(mine.num_tokens, theirs.num_tokens)
+        assert_close(mine, theirs, rtol=1e-12, atol=1e-12)

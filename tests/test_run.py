@@ -9,7 +9,7 @@ from tiny import tiny_config
 from infmem.run import METRICS, Run, load_run, read_metrics
 from infmem.training import generator_for
 
-MODELS = ["infinite-former", "transformer-xl", "window"]
+MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 
 
 def interrupt_at(run: Run, step: int) -> None:

@@ -12,7 +12,7 @@ from infmem.presets import build_model
 from infmem.tasks import sorting
 from infmem.training import TrainingConfig, answer, autocast, derive_seed, generator_for, learning_rate
 
-MODELS = ["infinite-former", "transformer-xl", "window"]
+MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 
 
 def batch_and_model(model: str, **changes):

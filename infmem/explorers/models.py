@@ -5,7 +5,6 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from infmem import trained
 from infmem.contraction import Update, age_map, contracted_positions, scaled_tau
 from infmem.explorers.base import Explorer, choice, int_slider
 from infmem.models import InfiniteFormer
-from infmem.models.layers import RelativeAttention
 from infmem.models.transformer_xl import remember
 from infmem.plots.models import draw_reach, draw_segment_reading
 from infmem.signal import positions
@@ -123,29 +121,6 @@ class LayerTrace(NamedTuple):
     sigma: Tensor | None
 
 
-def attention_weights(
-    attention: RelativeAttention, x: Tensor, memory: Tensor, content_bias: Tensor, position_bias: Tensor
-) -> Tensor:
-    """The softmax inside of a relative attention, "batch head query_pos key_pos", which its fused kernel does not show.
-
-    Example:
-        >>> x, bias = torch.ones(1, 3, 4), torch.zeros(2, 2)
-        >>> attention_weights(RelativeAttention(4, 2), x, x[:, :1], bias, bias).sum(-1).shape
-        torch.Size([1, 2, 3])
-    """
-    num_heads, d_head = content_bias.shape
-    heads = rearrange(attention.query(x), "batch pos (head d_head) -> batch head pos d_head", head=num_heads)
-    keys = rearrange(
-        attention.key_value(torch.cat([memory, x], dim=1)),
-        "batch pos (two head d_head) -> two batch head pos d_head",
-        two=2,
-        head=num_heads,
-    )[0]
-    content = (heads + content_bias[:, None]) @ keys.mT / d_head**0.5
-    by_position = attention._position_scores(heads + position_bias[:, None], memory.shape[1])
-    return torch.softmax(content + by_position, dim=-1)
-
-
 def trace(model: InfiniteFormer, tokens: Tensor, segment_length: int) -> list[list[LayerTrace]]:
     """For each segment and layer what was attended to; the first sequence of the batch only.
 
@@ -165,7 +140,7 @@ def trace(model: InfiniteFormer, tokens: Tensor, segment_length: int) -> list[li
                 recent = remember(remembered[:, :0], remembered, model.memory_length)
                 attention = model.blocks[layer].attention
                 biases = model.content_bias, model.position_bias
-                weights = attention_weights(attention, hidden, recent, *biases)[0]
+                weights = attention.weights(hidden, recent, *biases)[0]
                 mu = sigma = None
                 if memory.num_tokens.any():
                     own = model.config.memory.own_query

@@ -33,7 +33,7 @@ def settle(model: InfiniteFormer, state: ModelState, *, generator: torch.Generat
         >>> state.long_term[0].num_tokens, settle(model, state).long_term[0].num_tokens
         (tensor([32]), tensor([64]))
     """
-    surplus = max(0, state.short_term[0].shape[1] - model.memory_length)
+    surplus = model.num_leaving(state.short_term[0].shape[1])
     if surplus == 0:
         return state
     with torch.no_grad():

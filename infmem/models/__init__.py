@@ -1,5 +1,6 @@
 """Models with one interface: `forward(tokens, state) -> (logits, state)`."""
 
+from infmem.models.compressive import CompressiveTransformer, CompressiveTransformerConfig
 from infmem.models.infinite_former import InfiniteFormer, InfiniteFormerConfig
 from infmem.models.parallel import memorize
 from infmem.models.public_weights import from_public_weights
@@ -12,6 +13,8 @@ from infmem.models.transformer_xl import (
 )
 
 __all__ = [
+    "CompressiveTransformer",
+    "CompressiveTransformerConfig",
     "InfiniteFormer",
     "InfiniteFormerConfig",
     "ModelState",

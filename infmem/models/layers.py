@@ -126,14 +126,7 @@ class RelativeAttention(nn.Module):
             content_bias: u.
             position_bias: v.
         """
-        query = self.query(x)
-        heads = rearrange(query, "batch query_pos (head d_head) -> batch head query_pos d_head", head=self.num_heads)
-        keys, values = rearrange(
-            self.key_value(torch.cat([memory, x], dim=1)),
-            "batch key_pos (two head d_head) -> two batch head key_pos d_head",
-            two=2,
-            head=self.num_heads,
-        )
+        query, heads, keys, values = self._project(x, memory)
         bias = self._position_scores(heads + rearrange(position_bias, "head d_head -> head 1 d_head"), memory.shape[1])
         read = functional.scaled_dot_product_attention(
             heads + rearrange(content_bias, "head d_head -> head 1 d_head"),
@@ -143,6 +136,48 @@ class RelativeAttention(nn.Module):
         )
         output = self.out(rearrange(read, "batch head query_pos d_head -> batch query_pos (head d_head)"))
         return Attended(output=output, query=query)
+
+    @checked
+    def weights(
+        self,
+        x: Float[Tensor, "batch query_pos d_model"],
+        memory: Float[Tensor, "batch mem_pos d_model"],
+        content_bias: Float[Tensor, "head d_head"],
+        position_bias: Float[Tensor, "head d_head"],
+    ) -> Float[Tensor, "batch head query_pos key_pos"]:
+        """The softmax that `forward` reads with and does not show.
+
+        Args:
+            x: the segment.
+            memory: hidden states of earlier segments, oldest first; may be empty.
+            content_bias: u.
+            position_bias: v.
+
+        Example:
+            >>> x, bias = torch.ones(1, 3, 4), torch.zeros(2, 2)
+            >>> RelativeAttention(4, 2).weights(x, x[:, :1], bias, bias).sum(-1).shape
+            torch.Size([1, 2, 3])
+        """
+        _, heads, keys, _ = self._project(x, memory)
+        content = einsum(
+            (heads + rearrange(content_bias, "head d_head -> head 1 d_head")) / math.sqrt(heads.shape[-1]),
+            keys,
+            "batch head query_pos d_head, batch head key_pos d_head -> batch head query_pos key_pos",
+        )
+        bias = self._position_scores(heads + rearrange(position_bias, "head d_head -> head 1 d_head"), memory.shape[1])
+        return torch.softmax(content + bias, dim=-1)
+
+    def _project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The query of all heads, then query, keys and values by heads."""
+        query = self.query(x)
+        heads = rearrange(query, "batch query_pos (head d_head) -> batch head query_pos d_head", head=self.num_heads)
+        keys, values = rearrange(
+            self.key_value(torch.cat([memory, x], dim=1)),
+            "batch key_pos (two head d_head) -> two batch head key_pos d_head",
+            two=2,
+            head=self.num_heads,
+        )
+        return query, heads, keys, values
 
     def _position_scores(self, heads: Tensor, mem_pos: int) -> Tensor:
         """The scaled term of positions, minus infinity where a key is later than the query."""
@@ -201,7 +236,10 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def combine(self, x: Tensor, attended: Tensor) -> Tensor:
+    @checked
+    def forward(
+        self, x: Float[Tensor, "batch pos d_model"], attended: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
         """Everything after attention: add, normalise, feed forward, add, normalise."""
         x = self.attention_norm(x + self.dropout(attended))
         return self.feed_forward_norm(x + self.feed_forward(x))

@@ -6,17 +6,19 @@ segments as one large batch. Only the update of a long-term memory walks from se
 product each. The last layer need not run at all, since no memory holds its output.
 """
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
-from infmem.memory import MemoryState
-from infmem.models.infinite_former import InfiniteFormer
+from infmem.memory import CompressedState, MemoryState
+from infmem.models.long_term import LongTermTransformer
 from infmem.models.transformer_xl import ModelState, TransformerXL
 from infmem.validation import checked, require
+
+LongTermState = MemoryState | CompressedState
 
 # Tokens whose hidden states are held at once: more than this many are read a few rows at a time.
 MOST_TOKENS = 2**18
@@ -36,7 +38,8 @@ def memorize(
         model: any model of this package.
         tokens: a whole number of segments, possibly none.
         segment_length: tokens per segment.
-        generator: randomness of a sticky long-term memory, which has to be read segment by segment.
+        generator: randomness of a sticky long-term memory. A memory that depends on attention, as that one does, is
+            read segment by segment.
 
     Returns:
         The state that `state = model(segment, state)[1]` for one segment after another gives, up to rounding; its
@@ -60,7 +63,7 @@ def memorize(
     with torch.no_grad():
         if tokens.shape[1] == 0:
             return model.empty(len(tokens))
-        if isinstance(model, InfiniteFormer) and model.config.memory.sticky != "none":
+        if isinstance(model, LongTermTransformer) and model.depends_on_attention:
             state = None
             for segment in tokens.split(segment_length, dim=1):
                 state = model(segment, state, generator=generator)[1]
@@ -77,42 +80,44 @@ def _join(states: list[ModelState]) -> ModelState:
     long_term = zip(*(state.long_term for state in states), strict=True)
     return ModelState(
         short_term=tuple(torch.cat(parts) for parts in short_term),
-        long_term=tuple(MemoryState(*map(torch.cat, zip(*parts, strict=True))) for parts in long_term),
+        long_term=tuple(type(parts[0])(*map(torch.cat, zip(*parts, strict=True))) for parts in long_term),
         auxiliary_loss=states[0].auxiliary_loss,
     )
 
 
 def _memorize_by_layer(model: TransformerXL, tokens: Tensor, segment_length: int) -> ModelState:
-    num_segments, recent_length = tokens.shape[1] // segment_length, model.memory_length
-    has_long_term = isinstance(model, InfiniteFormer)
+    num_segments, has_long_term = tokens.shape[1] // segment_length, isinstance(model, LongTermTransformer)
     starts = [segment * segment_length for segment in range(num_segments)]
-    written = [max(0, start - recent_length) for start in starts]
-    kept_from = written[-1] if has_long_term else max(0, tokens.shape[1] - recent_length)
+    left = [model.num_leaving(start) for start in starts]  # before each segment, from the short-term memory
+    kept_from = left[-1] if has_long_term else model.num_leaving(tokens.shape[1])
     hidden, short_term, long_term = model.embed(tokens), [], []
     for layer in range(model.config.num_layers):
         short_term.append(hidden[:, kept_from:].clone())
-        memories = _written_memories(model, layer, hidden, written) if has_long_term else []
-        long_term += memories[-1:]
+        memories = _written_memories(model, layer, hidden, left) if has_long_term else [None] * num_segments
+        long_term += memories[-1:] if has_long_term else []
         if layer == model.config.num_layers - 1:
             break
-        # Segments whose short-term memory is not yet full each have one of their own length; the others share theirs.
-        num_filling = sum(start <= recent_length for start in starts)
-        groups = [(segment, segment + 1) for segment in range(num_filling)]
-        groups += [(num_filling, num_segments)] if num_filling < num_segments else []
+        # While memories fill, segments have memories of different sizes; after that they are all alike.
+        sizes = [_sizes(*segment) for segment in zip(starts, left, memories, strict=True)]
+        groups = [list(group) for _, group in groupby(range(num_segments), sizes.__getitem__)]
         hidden = torch.cat(
-            [_read_group(model, layer, hidden, segment_length, group, memories[slice(*group)]) for group in groups],
-            dim=1,
+            [_read_group(model, layer, hidden, segment_length, left, group, memories) for group in groups], dim=1
         )
     return ModelState(tuple(short_term), tuple(long_term), hidden.new_zeros(()))
 
 
-def _written_memories(model: InfiniteFormer, layer: int, hidden: Tensor, written: list[int]) -> list[MemoryState]:
+def _written_memories(model: LongTermTransformer, layer: int, hidden: Tensor, left: list[int]) -> list[LongTermState]:
     """A layer's long-term memory as each segment finds it."""
     memory = model.long_term_memories[layer]
     states = [memory.empty(len(hidden))]
-    for begin, end in pairwise(written):
+    for begin, end in pairwise(left):
         states.append(memory.write(hidden[:, begin:end], states[-1]) if end > begin else states[-1])
     return states
+
+
+def _sizes(start: int, left: int, memory: LongTermState | None) -> tuple[int, bool, list[torch.Size]]:
+    """Segments of equal sizes can be read as one batch: short-term memory, whether anything was written, long-term."""
+    return start - left, left > 0, [part.shape for part in memory or ()]
 
 
 def _read_group(
@@ -120,29 +125,25 @@ def _read_group(
     layer: int,
     hidden: Tensor,
     segment_length: int,
-    group: tuple[int, int],
-    memories: list[MemoryState],
+    left: list[int],
+    group: list[int],
+    memories: list[LongTermState | None],
 ) -> Tensor:
-    """One layer over consecutive segments that remember equally many hidden states, folded into the batch."""
-    first, last = group
-    num_recent = min(first * segment_length, model.memory_length)
-    reach = hidden[:, first * segment_length - num_recent : last * segment_length]
+    """One layer over consecutive segments whose memories have equal sizes, folded into the batch."""
+    num_recent = group[0] * segment_length - left[group[0]]
+    reach = hidden[:, left[group[0]] : (group[-1] + 1) * segment_length]
     windows = rearrange(
         reach.unfold(1, num_recent + segment_length, segment_length),
         "batch segment d_model window -> (batch segment) window d_model",
     )
-    memory = _fold(memories) if memories else None
+    memory = None if memories[0] is None else _fold([memories[segment] for segment in group])
     output = model.layer(layer, windows[:, num_recent:], windows[:, :num_recent], memory).hidden
     return rearrange(output, "(batch segment) pos d_model -> batch (segment pos) d_model", batch=len(hidden))
 
 
-def _fold(memories: list[MemoryState]) -> MemoryState:
+def _fold(memories: list[LongTermState]) -> LongTermState:
     """The long-term memories of several segments as one batch."""
-    coefficients = torch.stack([memory.coefficients for memory in memories])
-    num_tokens = torch.stack([memory.num_tokens for memory in memories])
-    histogram = torch.stack([memory.histogram for memory in memories])
-    return MemoryState(
-        coefficients=rearrange(coefficients, "segment batch basis d_model -> (batch segment) basis d_model"),
-        num_tokens=rearrange(num_tokens, "segment batch -> (batch segment)"),
-        histogram=rearrange(histogram, "segment batch bin -> (batch segment) bin"),
-    )
+    parts = [
+        rearrange(torch.stack(part), "segment batch ... -> (batch segment) ...") for part in zip(*memories, strict=True)
+    ]
+    return type(memories[0])(*parts)

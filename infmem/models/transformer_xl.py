@@ -7,15 +7,17 @@ only through the layers below, so a model with l layers and memory m sees about 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infmem.memory import MemoryState
+from infmem.memory import CompressedState, MemoryState
 from infmem.models.layers import Block
 from infmem.validation import check_fields, checked, require
+
+Config = TypeVar("Config", bound="WindowTransformerConfig")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,23 @@ class WindowTransformerConfig:
     num_layers: int = 3
     d_ff: int = 768
     dropout: float = 0.0
+
+    @property
+    def reach(self) -> int:
+        """How many tokens before its segment a layer attends to, in whatever form; what is older needs more layers."""
+        return 0
+
+    def narrowed(self, kind: type[Config]) -> Config:
+        """The part of this configuration that a configuration which it extends has too.
+
+        Args:
+            kind: the class that it extends.
+
+        Example:
+            >>> TransformerXLConfig(d_model=12, memory_length=7).narrowed(WindowTransformerConfig).d_model
+            12
+        """
+        return kind(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(kind)})
 
     def __post_init__(self):
         check_fields(self)
@@ -67,6 +86,11 @@ class TransformerXLConfig(WindowTransformerConfig):
         super().__post_init__()
         require(self.memory_length >= 0, f"memory_length must be >= 0, got {self.memory_length}")
 
+    @property
+    def reach(self) -> int:
+        """The hidden states that a layer remembers."""
+        return self.memory_length
+
 
 class ModelState(NamedTuple):
     """What a model carries from one segment to the next.
@@ -79,7 +103,7 @@ class ModelState(NamedTuple):
     """
 
     short_term: tuple[Float[Tensor, "batch mem_pos d_model"], ...]
-    long_term: tuple[MemoryState, ...]
+    long_term: tuple[MemoryState | CompressedState, ...]
     auxiliary_loss: Float[Tensor, ""]
 
     def detach(self) -> "ModelState":
@@ -97,12 +121,12 @@ class LayerOutput(NamedTuple):
     Args:
         hidden: its output.
         memory: its long-term memory after reading it, if it has one.
-        divergence: the mean regulariser of its densities.
+        auxiliary_loss: what its reading adds to a training loss.
     """
 
     hidden: Float[Tensor, "batch pos d_model"]
-    memory: MemoryState | None
-    divergence: Float[Tensor, ""]
+    memory: MemoryState | CompressedState | None
+    auxiliary_loss: Float[Tensor, ""]
 
 
 class TransformerXL(nn.Module):
@@ -138,7 +162,7 @@ class TransformerXL(nn.Module):
         )
         biases = torch.zeros(2, config.num_heads, config.d_model // config.num_heads)
         self.content_bias, self.position_bias = (nn.Parameter(bias.clone()) for bias in biases)
-        self.long_term_memories = nn.ModuleList()  # an infinite-former has one for each layer
+        self.long_term_memories = nn.ModuleList()  # one for each layer, where a model has them
         self.output = nn.Linear(config.d_model, config.vocab_size)
         self.dropout = nn.Dropout(config.dropout)
         self.apply(initialize)
@@ -207,6 +231,14 @@ class TransformerXL(nn.Module):
             state = state.detach()._replace(auxiliary_loss=state.auxiliary_loss)
         return self.output(self.dropout(hidden)), state
 
+    def num_leaving(self, num_remembered: int) -> int:
+        """How many of the oldest hidden states leave the short-term memory when the next segment is read.
+
+        Args:
+            num_remembered: how many there are.
+        """
+        return max(0, num_remembered - self.memory_length)
+
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """What enters the first layer."""
         return self.dropout(self.embedding(tokens.long()) * math.sqrt(self.d_model))
@@ -221,7 +253,9 @@ class TransformerXL(nn.Module):
             hidden = self.layer(layer, hidden, memory).hidden
         return hidden, state._replace(short_term=tuple(memories))
 
-    def layer(self, layer: int, hidden: Tensor, recent: Tensor, memory: MemoryState | None = None) -> LayerOutput:
+    def layer(
+        self, layer: int, hidden: Tensor, recent: Tensor, memory: MemoryState | CompressedState | None = None
+    ) -> LayerOutput:
         """Pass hidden states through one layer.
 
         Args:
@@ -232,7 +266,7 @@ class TransformerXL(nn.Module):
         """
         block = self.blocks[layer]
         attended = block.attention(hidden, recent, self.content_bias, self.position_bias)
-        return LayerOutput(block.combine(hidden, attended.output), memory, hidden.new_zeros(()))
+        return LayerOutput(block(hidden, attended.output), memory, hidden.new_zeros(()))
 
     def _check(self, tokens: Tensor, state: ModelState, validate: bool) -> None:
         """Raise `ValueError` unless tokens and state fit this model and each other."""
@@ -277,7 +311,7 @@ class TransformerXL(nn.Module):
                 0 <= low and high < self.config.vocab_size,
                 f"tokens must be from 0 to {self.config.vocab_size - 1}, got values from {low} to {high}",
             )
-            for memory in (*state.short_term, *(memory.coefficients for memory in state.long_term)):
+            for memory in (*state.short_term, *(memory[0] for memory in state.long_term)):
                 require(bool(torch.isfinite(memory).all()), "the state holds NaN or infinity: start with state=None")
 
 
@@ -294,7 +328,7 @@ class WindowTransformer(TransformerXL):
     """
 
     def __init__(self, config: WindowTransformerConfig):
-        sizes = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(WindowTransformerConfig)}
+        sizes = dataclasses.asdict(config.narrowed(WindowTransformerConfig))
         super().__init__(TransformerXLConfig(**sizes, memory_length=0))
 
 
