@@ -1,12 +1,36 @@
 """Bounded caches for tensors that depend on sizes alone, such as operators and masks."""
 
 import functools
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 Function = TypeVar("Function", bound=Callable)
+
+_holders: list[list[Any]] = []
+
+
+@contextmanager
+def held_tensors() -> Iterator[list[Any]]:
+    """Collect every result that a cache gives meanwhile: it lives as long as the list does, also if its cache drops it.
+
+    Example:
+        >>> @cached_tensors(maxsize=1)
+        ... def ones(length: int) -> torch.Tensor:
+        ...     return torch.ones(length)
+        >>> with held_tensors() as held:
+        ...     _ = ones(2), ones(3)
+        >>> held
+        [tensor([1., 1.]), tensor([1., 1., 1.])]
+    """
+    held: list[Any] = []
+    _holders.append(held)
+    try:
+        yield held
+    finally:
+        _holders.remove(held)
 
 
 def cached_tensors(maxsize: int) -> Callable[[Function], Function]:
@@ -33,6 +57,16 @@ def cached_tensors(maxsize: int) -> Callable[[Function], Function]:
             with torch.inference_mode(False), torch.no_grad():
                 return function(*args, **kwargs)
 
-        return build
+        @functools.wraps(function)
+        def remembered(*args, **kwargs):
+            if torch.compiler.is_compiling():  # what is built becomes a part of what is compiled
+                return function(*args, **kwargs)
+            result = build(*args, **kwargs)
+            for held in _holders:
+                held.append(result)
+            return result
+
+        remembered.cache_info = build.cache_info
+        return remembered
 
     return decorate

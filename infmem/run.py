@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +22,10 @@ from tqdm import tqdm
 
 from infmem.checkpoint import load_checkpoint, save_checkpoint, write_text
 from infmem.config import from_dict, to_dict
+from infmem.fast import fast_is_sensible, fast_step
 from infmem.models.transformer_xl import TransformerXL
 from infmem.presets import build_model
-from infmem.tasks import sorting
-from infmem.training import TrainingConfig, answer, autocast, derive_seed, generator_for, learning_rate
+from infmem.training import TrainingConfig, derive_seed, learning_rate, train_batch
 from infmem.validation import require
 
 METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
@@ -42,19 +43,29 @@ class Run:
         folder: where to keep metrics and checkpoints; None keeps nothing.
         device: where to train.
         resume: go on from the folder's checkpoint.
+        fast: take the fast step of `infmem.fast`; None takes it on a GPU where that is possible.
 
     Raises:
-        ValueError: if the folder holds another run, or `resume` finds none.
+        ValueError: if the folder holds another run, or `resume` finds none, or the fast step is not possible.
     """
 
     def __init__(
-        self, config: TrainingConfig, folder: Path | None, device: torch.device | str = "cpu", resume: bool = False
+        self,
+        config: TrainingConfig,
+        folder: Path | None,
+        device: torch.device | str = "cpu",
+        resume: bool = False,
+        fast: bool | None = None,
     ):
         self.config, self.folder, self.device = config, folder, torch.device(device)
         self.model = build_model(config.model, derive_seed(config.seed, "weights")).to(self.device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
+        self.generators = {stream: torch.Generator(self.device) for stream in ("train", "sticky")}
+        self.fast = fast_is_sensible(self.model) if fast is None else fast
+        make_step = fast_step if self.fast else partial(partial, train_batch)
+        self._take_step = make_step(self.model, self.optimizer, config, *self.generators.values())
         self.step, self.seconds, self.rows = 0, 0.0, []
         if resume:
             require(folder is not None, "resume needs the folder of a run, got none")
@@ -106,31 +117,24 @@ class Run:
 
     def train_step(self) -> dict[str, int | float | Tensor]:
         """One optimiser step; returns its row of metrics, with loss and accuracy still on the device."""
-        config, step = self.config, self.step
-        tokens, targets = sorting.sample(
-            config.batch_size, config.length, generator_for(self.device, config.seed, "train", step)
-        )
+        config, step, rate = self.config, self.step, learning_rate(self.step, self.config)
+        for stream, generator in self.generators.items():
+            generator.manual_seed(derive_seed(config.seed, stream, step))
         if config.model.dropout:
             torch.manual_seed(derive_seed(config.seed, "dropout", step))
-        sticky = generator_for(self.device, config.seed, "sticky", step)
-        with autocast(self.device, config.precision):
-            result = answer(
-                self.model, tokens, targets, config.segment_length, config.length, config.grad_segments, sticky
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        rate = learning_rate(step, config)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        result = self._take_step()
         self.step += 1
         return {
             "step": self.step,
-            "loss": result.loss.detach(),
-            "accuracy": result.accuracy.mean(),
+            "loss": result.loss.clone(),  # a recorded step overwrites it
+            "accuracy": result.accuracy.clone(),
             "learning_rate": rate,
-            "gradient_norm": norm.detach(),
+            "gradient_norm": result.gradient_norm.clone(),
         }
 
     def train(self, *, progress: bool | None = None, save_every: int = 250, log_every: int = 10) -> bool:

@@ -166,3 +166,45 @@ def answer(
     scores, asked = torch.cat(logits, dim=1).float(), targets[:, first:]
     loss = functional.cross_entropy(scores.flatten(0, 1), asked.flatten(), ignore_index=sorting.IGNORE)
     return Answer(loss + auxiliary / len(logits), sorting.accuracy(scores.detach(), asked))
+
+
+class BatchResult(NamedTuple):
+    """What a step on one batch gives.
+
+    Args:
+        loss: as `Answer`, without gradient.
+        accuracy: the batch's mean.
+        gradient_norm: before it was clipped.
+    """
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+    gradient_norm: Float[Tensor, ""]
+
+
+def train_batch(
+    model: TransformerXL,
+    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
+    data: torch.Generator,
+    sticky: torch.Generator,
+) -> BatchResult:
+    """Draw a batch and take one optimiser step on it.
+
+    No value is looked at and all is made where the generators are, so a GPU is never waited for.
+
+    Args:
+        model: any model of this package.
+        optimizer: of its parameters, with its learning rate set.
+        config: how to train.
+        data: randomness of the sequences.
+        sticky: randomness of a sticky long-term memory.
+    """
+    tokens, targets = sorting.sample(config.batch_size, config.length, data)
+    with autocast(data.device, config.precision):
+        result = answer(model, tokens, targets, config.segment_length, config.length, config.grad_segments, sticky)
+    optimizer.zero_grad(set_to_none=True)
+    result.loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    optimizer.step()
+    return BatchResult(result.loss.detach(), result.accuracy.mean(), norm.detach())

@@ -151,6 +151,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():  # what is compiled is called by functions that are checked
+            return function(*args, **kwargs)
         sizes: dict[str, Any] = {}
         if is_method:
             sizes = {axis: value for axis in own_axes if isinstance(value := getattr(args[0], axis, None), int)}

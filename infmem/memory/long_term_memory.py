@@ -248,16 +248,22 @@ class LongTermMemory(nn.Module):
         if validate:
             require_finite("query", query)
             require_finite("state.coefficients", state.coefficients)
+        return self._read(query, state.coefficients, self.basis, textbook)
+
+    def _read(
+        self, query: Tensor, coefficients: Tensor, basis: GaussianBasis, textbook: bool
+    ) -> tuple[Tensor, MemoryReading]:
+        """All of `read` that depends on values: what `infmem.fast` compiles."""
         query = query if self.query is None else self.query(query)
         values = rearrange(
-            self.value(state.coefficients.to(self.value.weight.dtype)),
+            self.value(coefficients.to(self.value.weight.dtype)),
             "batch basis (head d_head) -> batch head basis d_head",
             head=self.num_heads,
         )
         # A mean in bf16 would be coarser than a basis function is wide: densities are computed in float32.
         with torch.autocast(query.device.type, enabled=False):
-            density = self._density(query.to(state.coefficients.dtype), state.coefficients, textbook)
-            weights = self.basis.expectation(*density, unit_interval=self.config.interval == "unit")
+            density = self._density(query.to(coefficients.dtype), coefficients, textbook)
+            weights = basis.expectation(*density, unit_interval=self.config.interval == "unit")
             kl = attention.kl_regularizer(density.sigma_sq, self.config.sigma_0)
         z = self.out(attention.expected_value(weights.to(values.dtype), values))
         return z, MemoryReading(mu=density.mu, sigma_sq=density.sigma_sq, kl=kl)

@@ -76,6 +76,12 @@ def _causal_mask(query_pos: int, key_pos: int, dtype: torch.dtype, device: torch
     return later.triu(1 + key_pos - query_pos)
 
 
+def _scores_by_key(by_distance: Tensor) -> Tensor:
+    """The same scores by key; minus infinity where a key is later than the query."""
+    by_key = relative_shift(by_distance)
+    return by_key + _causal_mask(*by_key.shape[2:], by_key.dtype, by_key.device)
+
+
 class Attended(NamedTuple):
     """What relative attention gives back.
 
@@ -127,13 +133,9 @@ class RelativeAttention(nn.Module):
             position_bias: v.
         """
         query, heads, keys, values = self._project(x, memory)
-        bias = self._position_scores(heads + rearrange(position_bias, "head d_head -> head 1 d_head"), memory.shape[1])
-        read = functional.scaled_dot_product_attention(
-            heads + rearrange(content_bias, "head d_head -> head 1 d_head"),
-            keys,
-            values,
-            attn_mask=bias.to(keys.dtype),
-        )
+        content = heads + rearrange(content_bias, "head d_head -> head 1 d_head")
+        by_distance = self._scores_by_distance(heads, position_bias, self._distances(keys.shape[2]))
+        read = self._read(content, keys, values, by_distance)
         output = self.out(rearrange(read, "batch head query_pos d_head -> batch query_pos (head d_head)"))
         return Attended(output=output, query=query)
 
@@ -164,8 +166,8 @@ class RelativeAttention(nn.Module):
             keys,
             "batch head query_pos d_head, batch head key_pos d_head -> batch head query_pos key_pos",
         )
-        bias = self._position_scores(heads + rearrange(position_bias, "head d_head -> head 1 d_head"), memory.shape[1])
-        return torch.softmax(content + bias, dim=-1)
+        by_distance = self._scores_by_distance(heads, position_bias, self._distances(keys.shape[2]))
+        return torch.softmax(content + _scores_by_key(by_distance), dim=-1)
 
     def _project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The query of all heads, then query, keys and values by heads."""
@@ -179,19 +181,26 @@ class RelativeAttention(nn.Module):
         )
         return query, heads, keys, values
 
-    def _position_scores(self, heads: Tensor, mem_pos: int) -> Tensor:
-        """The scaled term of positions, minus infinity where a key is later than the query."""
-        query_pos, key_pos = heads.shape[2], heads.shape[2] + mem_pos
-        distances = _encoded_distances(key_pos, self.d_model, self.relative.weight.dtype, heads.device)
+    def _distances(self, key_pos: int) -> Tensor:
+        """Encodings of the distances key_pos, ..., 0."""
+        weight = self.relative.weight
+        return _encoded_distances(key_pos, self.d_model, weight.dtype, weight.device)
+
+    def _scores_by_distance(self, heads: Tensor, position_bias: Tensor, distances: Tensor) -> Tensor:
+        """The scaled term of positions, of every query and distance."""
         relative = rearrange(
-            self.relative(distances), "key_pos (head d_head) -> head key_pos d_head", head=self.num_heads
+            self.relative(distances), "distance (head d_head) -> head distance d_head", head=self.num_heads
         )
-        by_distance = einsum(
-            heads / math.sqrt(heads.shape[-1]),
+        return einsum(
+            (heads + rearrange(position_bias, "head d_head -> head 1 d_head")) / math.sqrt(heads.shape[-1]),
             relative.to(heads.dtype),
-            "batch head query_pos d_head, head key_pos d_head -> batch head query_pos key_pos",
+            "batch head query_pos d_head, head distance d_head -> batch head query_pos distance",
         )
-        return relative_shift(by_distance) + _causal_mask(query_pos, key_pos, heads.dtype, heads.device)
+
+    def _read(self, query: Tensor, keys: Tensor, values: Tensor, by_distance: Tensor) -> Tensor:
+        """What the softmax of both terms reads."""
+        bias = _scores_by_key(by_distance).to(keys.dtype)
+        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
 
 
 class FeedForward(nn.Module):
