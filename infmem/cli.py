@@ -1,10 +1,11 @@
-"""The command line: `infmem demo | train | evaluate | sweep | info`."""
+"""The command line: `infmem demo | train | evaluate | sweep | bench | info`."""
 
 import ctypes
 import dataclasses
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -15,9 +16,11 @@ import tyro
 from safetensors import SafetensorError
 
 import infmem
+from infmem.benchmark import benchmark_training
 from infmem.checkpoint import write_text
 from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
+from infmem.distributed import joined_workers
 from infmem.evaluation import evaluate as evaluate_model
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.presets import (
@@ -43,6 +46,8 @@ BAD_INPUT = 2
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Task = Literal["sorting"]
+Fast = Literal["auto", "on", "off"]
+FAST: dict[Fast, bool | None] = {"auto": None, "on": True, "off": False}
 
 
 def demo(
@@ -101,6 +106,7 @@ def train(
     precision: Precision = "auto",
     seed: int = 0,
     device: Device = "auto",
+    fast: Fast = "auto",
     run: Path | None = None,
     resume: bool = False,
     save_every: int = 250,
@@ -109,6 +115,7 @@ def train(
     """Train one model, then evaluate it on fresh sequences.
 
     What is not given comes from the preset. Ctrl-C saves; --resume goes on, on a CPU bit for bit.
+    Several GPUs share each batch: torchrun --nproc_per_node=K -m infmem.cli train ...
 
     Args:
         model: which model.
@@ -126,6 +133,7 @@ def train(
         precision: auto is bfloat16 on a GPU, float32 on a CPU.
         seed: of weights and data.
         device: where to train.
+        fast: compile the layers, and on a GPU record the step; auto does it on a GPU. It takes half a minute to begin.
         run: folder of the run; by default runs/TASK-MODEL-PRESET-LENGTH-seedSEED.
         resume: go on from the folder's checkpoint.
         save_every: steps between checkpoints.
@@ -133,7 +141,7 @@ def train(
     """
     require(sequences >= 2, f"sequences must be at least 2 for an interval, got {sequences}")
     require(save_every >= 1, f"save_every must be at least 1, got {save_every}")
-    sizes, place = PRESETS[preset], choose_device(device)
+    sizes = PRESETS[preset]
     given = {
         "length": length,
         "segment_length": segment_length,
@@ -155,9 +163,15 @@ def train(
         **chosen,
     )
     folder = run or Path("runs") / f"{task}-{model}-{preset}-{config.length}-seed{seed}"
-    training = Run(config, folder, place, resume=resume)
-    print(f"{model}: {training.model.num_parameters:,} parameters, on {_device_name(place)}, in {folder}", flush=True)
-    if not training.train(save_every=save_every):
+    with joined_workers(choose_device(device)) as workers:
+        training = Run(config, folder, workers.device, resume=resume, fast=FAST[fast], workers=workers)
+        if workers.is_first:
+            size = f"{model}: {training.model.num_parameters:,} parameters"
+            print(f"{size}, on {_device_name(workers.device, workers.size)}, in {folder}", flush=True)
+        finished = training.train(save_every=save_every)
+    if not workers.is_first:
+        return 0
+    if not finished:
         print(f"Stopped at step {training.step} of {config.steps}. Go on with the same command and --resume.")
         return INTERRUPTED
     return evaluate(folder, device=device, sequences=sequences)
@@ -221,11 +235,13 @@ def sweep(
     seeds: tuple[int, ...] = (0,),
     models: tuple[ModelName, ...] = MODELS,
     steps: int | None = None,
+    length: int | None = None,
     segment_length: int | None = None,
     output: Path = Path("runs/sweep.csv"),
     workers: int = 1,
     precision: Precision = "auto",
     device: Device = "auto",
+    fast: Fast = "auto",
 ) -> int:
     """Train models with the same learning rates and record their accuracy; cells that the file has are skipped.
 
@@ -235,22 +251,22 @@ def sweep(
         seeds: the seeds to try.
         models: the models to train.
         steps: optimiser steps; by default the preset's.
+        length: symbols per sequence; by default the preset's.
         segment_length: tokens per segment; by default the preset's.
         output: CSV file that rows are appended to.
         workers: trainings side by side.
         precision: auto is bfloat16 on a GPU, float32 on a CPU.
         device: where to train.
+        fast: compile the layers, and on a GPU record the step; auto does it on a GPU.
     """
     require(workers >= 1, f"workers must be at least 1, got {workers}")
     sizes = PRESETS[preset]
-    changes = {
-        "steps": sizes.steps if steps is None else steps,
-        "segment_length": sizes.segment_length if segment_length is None else segment_length,
-        "precision": precision,
-    }
+    given = {"steps": steps, "length": length, "segment_length": segment_length, "precision": precision}
+    changes = {name: value for name, value in given.items() if value is not None}
     configs = [dataclasses.replace(demo_config(model, sizes, seed=0), **changes) for model in models]
     began = time.perf_counter()
-    for row in run_sweep(configs, learning_rates, seeds, output, device=choose_device(device).type, workers=workers):
+    place = choose_device(device).type
+    for row in run_sweep(configs, learning_rates, seeds, output, device=place, workers=workers, fast=FAST[fast]):
         print(
             f"{row['model']:<23} rate {row['learning_rate']:<8g} seed {row['seed']}  accuracy {row['accuracy']:.3f} "
             f"± {row['ci95']:.3f}  ({row['seconds']:.0f} s)",
@@ -258,6 +274,67 @@ def sweep(
         )
     print(f"{output}: complete after {time.perf_counter() - began:.0f} s")
     return 0
+
+
+def bench(
+    what: Annotated[Literal["train"], tyro.conf.Positional] = "train",
+    presets: tuple[PresetName, ...] = (),
+    models: tuple[ModelName, ...] = ("infinite-former", "compressive-transformer", "transformer-xl"),
+    batch_size: int | None = None,
+    steps: int = 50,
+    output: Path = Path("runs/bench-train.json"),
+    device: Device = "auto",
+) -> int:
+    """Time training steps: the plain step beside the fast one.
+
+    Prints a table and writes it, with the loss of each step, as JSON. Several GPUs share each batch:
+    torchrun --nproc_per_node=K -m infmem.cli bench train ...
+
+    Args:
+        what: what to time.
+        presets: sizes of models and task; by default small and full on a GPU, classroom on a CPU.
+        models: the models to train.
+        batch_size: sequences per step; by default the preset's.
+        steps: steps that are timed.
+        output: JSON file to write.
+        device: where to train.
+    """
+    with joined_workers(choose_device(device)) as workers:
+        name = _device_name(workers.device, workers.size)
+        names = presets or (("small", "full") if workers.device.type == "cuda" else ("classroom",))
+        if workers.is_first:
+            print(
+                f"Steps on {name}, PyTorch {torch.__version__}: median [middle half] of {steps}\n{BENCH_HEAD}",
+                flush=True,
+            )
+        rows = []
+        for preset in names:
+            configs = [demo_config(model, PRESETS[preset], seed=0) for model in models]
+            if batch_size is not None:
+                configs = [dataclasses.replace(config, batch_size=batch_size) for config in configs]
+            for row in benchmark_training(configs, workers, steps=steps):
+                rows.append({"preset": preset} | row)
+                if workers.is_first:
+                    print(_bench_line(rows[-1]), flush=True)
+    if workers.is_first:
+        about = {"command": shlex.join(["infmem", *sys.argv[1:]]), "device": name, "torch": torch.__version__}
+        write_text(output, json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        print(f"{output}: written")
+    return 0
+
+
+BENCH_HEAD = (
+    f"{'preset':<10}{'model':<24}{'path':<7}{'ms a step':>10}  {'middle half':<18}{'tokens/s':>10}{'GPU GiB':>9}"
+)
+
+
+def _bench_line(row: dict) -> str:
+    lower, upper = row["middle_half"]
+    memory = "" if row["gpu_memory_gib"] is None else f"{row['gpu_memory_gib']:.1f}"
+    return (
+        f"{row['preset']:<10}{row['model']:<24}{row['path']:<7}{row['milliseconds']:>10.2f}  "
+        f"{f'[{lower:.2f}, {upper:.2f}]':<18}{row['tokens_per_second']:>10,}{memory:>9}"
+    )
 
 
 def info() -> int:
@@ -287,8 +364,9 @@ def info() -> int:
     return 0
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+def _device_name(device: torch.device, count: int = 1) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    return name if count == 1 else f"{name} with {count} workers"
 
 
 def keep_freed_memory() -> None:
@@ -312,7 +390,7 @@ def main(arguments: list[str] | None = None) -> int:
         2
     """
     keep_freed_memory()
-    commands = {"demo": demo, "train": train, "evaluate": evaluate, "sweep": sweep, "info": info}
+    commands = {"demo": demo, "train": train, "evaluate": evaluate, "sweep": sweep, "bench": bench, "info": info}
     try:
         return tyro.extras.subcommand_cli_from_dict(
             commands,
@@ -327,7 +405,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nStopped.", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, SafetensorError) as error:
-        print(f"infmem: {' '.join(str(error).split())}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several workers one says it
+            print(f"infmem: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
 
 

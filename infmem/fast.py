@@ -12,8 +12,12 @@ What is compiled is a copy of the model that shares its weights: the model itsel
 """
 
 import copy
+import functools
 import math
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import TypeVar
@@ -22,11 +26,12 @@ import torch
 from torch import Tensor
 
 from infmem.caching import held_tensors
+from infmem.distributed import Workers
 from infmem.memory import LongTermMemory
 from infmem.models.layers import Block, RelativeAttention
 from infmem.models.long_term import LongTermTransformer
 from infmem.models.transformer_xl import TransformerXL
-from infmem.training import BatchResult, TrainingConfig, train_batch
+from infmem.training import BatchReader, BatchResult, TrainingConfig, train_batch
 from infmem.validation import require
 
 Result = TypeVar("Result")
@@ -34,8 +39,14 @@ Result = TypeVar("Result")
 # What is compiled of each kind of layer: the part that depends on values, not on sizes alone.
 COMPILED = {RelativeAttention: "forward", Block: "forward", LongTermMemory: "_read"}
 
-# Calls before the recording: they compile, fill the caches of operators, and let PyTorch settle its memory.
-WARM_UP = 3
+# The first that can be told in which precision gradients of compiled code are computed.
+OLDEST_TORCH = (2, 9)
+
+# Sizes of segment and memory for which a layer is compiled, each on its own.
+MAX_SHAPES = 64
+
+# Calls before the recording, and with several workers, whose communication settles later.
+WARM_UP, SHARED_WARM_UP = 3, 11
 
 
 def why_not_fast(model: TransformerXL) -> str | None:
@@ -50,9 +61,18 @@ def why_not_fast(model: TransformerXL) -> str | None:
     """
     if isinstance(model, LongTermTransformer) and model.depends_on_attention:
         return "what its memory writes depends on where it was read, so no step repeats the operations of another"
+    if torch.__version__ < OLDEST_TORCH:
+        return f"it needs PyTorch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is {torch.__version__}"
     if model.embedding.weight.is_cuda and find_spec("triton") is None:
         return "Triton, which compiles for GPUs, is not installed"
+    if model.embedding.weight.device.type == "cpu" and not has_cpp_compiler():
+        return "compiling for a CPU needs a C++ compiler, such as g++, and there is none"
     return None
+
+
+def has_cpp_compiler() -> bool:
+    """Whether `torch.compile` finds what it compiles for a CPU with."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 
 def fast_is_sensible(model: TransformerXL) -> bool:
@@ -88,9 +108,24 @@ def compiled(model: TransformerXL, backend: str = "inductor") -> TransformerXL:
             module._read = partial(_fused_read, relative_attention)
         for kind, name in COMPILED.items():
             if isinstance(module, kind):
-                compile = partial(torch.compile, backend=backend, fullgraph=True, dynamic=False)
-                setattr(module, name, compile(getattr(module, name)))
+                setattr(module, name, _compiled(getattr(module, name), backend))
     return twin
+
+
+def _compiled(function: Callable[..., Result], backend: str) -> Callable[..., Result]:
+    from torch._dynamo import config as dynamo_config  # takes a second to import, so only when something is compiled
+    from torch._functorch import config as functorch_config
+
+    quick = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs) -> Result:
+        # Gradients of what was computed in float32 are in float32 too, as without compilation. By default all gradients
+        # of a layer would be in bfloat16, and those of where a memory is read would be wrong by several times.
+        with functorch_config.patch(backward_pass_autocast="off"), dynamo_config.patch(recompile_limit=MAX_SHAPES):
+            return quick(*args, **kwargs)
+
+    return call
 
 
 def _padded_distances(attention: RelativeAttention, key_pos: int) -> Tensor:
@@ -109,23 +144,24 @@ class Recorded:
     Args:
         function: does always the same operations on a GPU, and returns tensors or a tuple of them.
         generators: of the GPU, whose numbers it draws; they may be seeded anew before each call.
+        warm_up: calls before the recording. They compile, fill the caches of operators, and let PyTorch settle its
+            memory.
 
     What a call returns is overwritten by the next one.
     """
 
-    def __init__(self, function: Callable[[], Result], generators: Sequence[torch.Generator] = ()):
-        self.function, self.generators, self.num_calls = function, generators, 0
+    def __init__(
+        self, function: Callable[[], Result], generators: Sequence[torch.Generator] = (), warm_up: int = WARM_UP
+    ):
+        self.function, self.generators, self.warm_up, self.num_calls = function, generators, warm_up, 0
         self.stream, self.graph, self.result, self.held = torch.cuda.Stream(), None, None, []
 
     def __call__(self) -> Result:
         """Run the function, or its recording."""
         self.num_calls += 1
-        if self.num_calls <= WARM_UP:
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                result = self.function()
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return result
+        if self.num_calls <= self.warm_up:
+            with side_stream(self.stream):
+                return self.function()
         if self.graph is None:
             self._record()
         self.graph.replay()
@@ -141,14 +177,24 @@ class Recorded:
         self.graph = graph
 
 
+@contextmanager
+def side_stream(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Do work on another stream than the current one: after what was asked for before, and before what comes after."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
+
+
 def fast_step(
     model: TransformerXL,
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
     data: torch.Generator,
     sticky: torch.Generator,
+    workers: Workers,
 ) -> Callable[[], BatchResult]:
-    """A function that does what `training.train_batch` does with the same arguments: compiled, and recorded on a GPU.
+    """A function that takes the steps of `training.train_batch`: compiled, and recorded on a GPU.
 
     Args:
         model: any model of this package.
@@ -156,15 +202,19 @@ def fast_step(
         config: how to train.
         data: randomness of the sequences.
         sticky: randomness of a sticky long-term memory.
+        workers: who reads which rows.
 
     Raises:
         ValueError: if the model's step can't be fast.
     """
     reason = why_not_fast(model)
     require(reason is None, f"no fast step for this model: {reason}; train without it (--fast off)")
-    take_step = partial(train_batch, compiled(model), optimizer, config, data, sticky)
+    reader = BatchReader(compiled(model), config)
     if data.device.type != "cuda":
-        return take_step
+        return partial(train_batch, workers.wrap(reader), optimizer, config, data, sticky, workers)
     for group in optimizer.param_groups:
         group["lr"], group["capturable"] = torch.tensor(group["lr"], device=data.device), True
-    return Recorded(take_step, (data, sticky))
+    with side_stream(torch.cuda.Stream()):  # else gradients of several workers can't be recorded
+        reader = workers.wrap(reader)
+    take_step = partial(train_batch, reader, optimizer, config, data, sticky, workers)
+    return Recorded(take_step, (data, sticky), SHARED_WARM_UP if workers.are_many else WARM_UP)

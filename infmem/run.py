@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from infmem.checkpoint import load_checkpoint, save_checkpoint, write_text
+from infmem.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_text
 from infmem.config import from_dict, to_dict
+from infmem.distributed import Workers
 from infmem.fast import fast_is_sensible, fast_step
 from infmem.models.transformer_xl import TransformerXL
 from infmem.presets import build_model
-from infmem.training import TrainingConfig, derive_seed, learning_rate, train_batch
+from infmem.training import BatchReader, BatchResult, TrainingConfig, derive_seed, learning_rate, train_batch
 from infmem.validation import require
 
 METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
@@ -44,6 +45,7 @@ class Run:
         device: where to train.
         resume: go on from the folder's checkpoint.
         fast: take the fast step of `infmem.fast`; None takes it on a GPU where that is possible.
+        workers: the processes that train together, each with a `Run` of its own; None means this one alone.
 
     Raises:
         ValueError: if the folder holds another run, or `resume` finds none, or the fast step is not possible.
@@ -56,34 +58,49 @@ class Run:
         device: torch.device | str = "cpu",
         resume: bool = False,
         fast: bool | None = None,
+        workers: Workers | None = None,
     ):
         self.config, self.folder, self.device = config, folder, torch.device(device)
+        self.workers = Workers(self.device) if workers is None else workers
+        require(
+            config.batch_size % self.workers.size == 0,
+            f"batch_size must be a multiple of the number of workers ({self.workers.size}), got {config.batch_size}",
+        )
         self.model = build_model(config.model, derive_seed(config.seed, "weights")).to(self.device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
         self.generators = {stream: torch.Generator(self.device) for stream in ("train", "sticky")}
         self.fast = fast_is_sensible(self.model) if fast is None else fast
-        make_step = fast_step if self.fast else partial(partial, train_batch)
-        self._take_step = make_step(self.model, self.optimizer, config, *self.generators.values())
         self.step, self.seconds, self.rows = 0, 0.0, []
         if resume:
             require(folder is not None, "resume needs the folder of a run, got none")
-            self._load()
+            self._load(self.workers.from_first(self._read_folder))
         elif folder is not None:
-            require(
-                not folder.exists() or folder.is_dir(),
-                f"{folder} is a file, but a run needs a folder: choose another one (--run)",
-            )
-            require(
-                not (folder / "checkpoint.safetensors").exists() and not (folder / "metrics.csv").exists(),
-                f"{folder} holds a run already: go on with it (--resume) or choose another folder (--run)",
-            )
-            write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-            write_text(folder / "metrics.csv", ",".join(METRICS) + "\n")
-            self.save()  # so that the run can be gone on with, whatever happens
+            self.workers.from_first(self._new_folder)
+        self._take_step = self._make_step()
 
-    def _load(self) -> None:
+    def _make_step(self) -> Callable[[], BatchResult]:
+        data, sticky = self.generators.values()
+        if self.fast:
+            return fast_step(self.model, self.optimizer, self.config, data, sticky, self.workers)
+        reader = self.workers.wrap(BatchReader(self.model, self.config))
+        return partial(train_batch, reader, self.optimizer, self.config, data, sticky, self.workers)
+
+    def _new_folder(self) -> None:
+        require(
+            not self.folder.exists() or self.folder.is_dir(),
+            f"{self.folder} is a file, but a run needs a folder: choose another one (--run)",
+        )
+        require(
+            not (self.folder / "checkpoint.safetensors").exists() and not (self.folder / "metrics.csv").exists(),
+            f"{self.folder} holds a run already: go on with it (--resume) or choose another folder (--run)",
+        )
+        write_text(self.folder / "config.json", json.dumps(to_dict(self.config), indent=2) + "\n")
+        write_text(self.folder / "metrics.csv", ",".join(METRICS) + "\n")
+        self.save()  # so that the run can be gone on with, whatever happens
+
+    def _read_folder(self) -> Checkpoint:
         checkpoint = load_checkpoint(self.folder / "checkpoint.safetensors")
         stored = from_dict(TrainingConfig, checkpoint.config)
         require(
@@ -91,15 +108,19 @@ class Run:
             f"{self.folder} was trained with other options: {', '.join(_differences(stored, self.config))}; "
             "resume with the same ones, or choose another folder (--run)",
         )
-        checkpoint.load_into(self.model, self.optimizer if checkpoint.step else None)
-        self.step, self.seconds = checkpoint.step, checkpoint.seconds
-        rows = [row for row in read_metrics(self.folder) if row["step"] <= self.step]
+        rows = [row for row in read_metrics(self.folder) if row["step"] <= checkpoint.step]
         lines = [",".join(METRICS), *(",".join(_text(row[name]) for name in METRICS) for row in rows)]
         write_text(self.folder / "metrics.csv", "\n".join(lines) + "\n")
+        return checkpoint
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        checkpoint.load_into(self.model, self.optimizer if checkpoint.step else None)
+        self.step, self.seconds = checkpoint.step, checkpoint.seconds
 
     def save(self) -> None:
         """Write metrics and a checkpoint, so that a later run can go on from here."""
-        if self.folder is None:
+        if self.folder is None or not self.workers.is_first:
+            self.rows = self.rows if self.folder is None else []
             return
         with (self.folder / "metrics.csv").open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([_text(row[name]) for name in METRICS] for row in self.rows)
@@ -118,10 +139,12 @@ class Run:
     def train_step(self) -> dict[str, int | float | Tensor]:
         """One optimiser step; returns its row of metrics, with loss and accuracy still on the device."""
         config, step, rate = self.config, self.step, learning_rate(self.step, self.config)
-        for stream, generator in self.generators.items():
-            generator.manual_seed(derive_seed(config.seed, stream, step))
+        # All workers draw the same sequences; what else is random differs between them.
+        own = () if self.workers.is_first else (self.workers.rank,)
+        self.generators["train"].manual_seed(derive_seed(config.seed, "train", step))
+        self.generators["sticky"].manual_seed(derive_seed(config.seed, "sticky", step, *own))
         if config.model.dropout:
-            torch.manual_seed(derive_seed(config.seed, "dropout", step))
+            torch.manual_seed(derive_seed(config.seed, "dropout", step, *own))
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # a recorded step reads it there
                 group["lr"].fill_(rate)
@@ -158,17 +181,20 @@ class Run:
             initial=self.step,
             desc=self.config.model_name,
             unit="step",
-            disable=None if progress is None else not progress,
+            disable=True if not self.workers.is_first else None if progress is None else not progress,
             dynamic_ncols=True,
         )
         with bar, _interruption() as interrupted, torch.random.fork_rng(devices=_cuda_devices(self.device)):
             began, pending = time.perf_counter() - self.seconds, []
-            while self.step < self.config.steps and not interrupted.is_set():
+            stopped = False
+            while self.step < self.config.steps and not stopped:
                 pending.append(self.train_step())
-                if len(pending) >= log_every or self.step == self.config.steps or interrupted.is_set():
+                # One worker alone stops at once; several agree on it when they wait for the GPU anyway.
+                stops = interrupted.is_set() and not self.workers.are_many
+                if stops or len(pending) >= log_every or self.step == self.config.steps:
                     self.seconds = time.perf_counter() - began
                     self._log(pending, bar)
-                    pending = []
+                    pending, stopped = [], self.workers.any(interrupted.is_set())
                 if self.step % save_every < log_every and not pending:
                     self.save()
             self._log(pending, bar)
@@ -210,16 +236,18 @@ def _cuda_devices(device: torch.device) -> list[torch.device]:
 
 @contextmanager
 def _interruption() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into a flag that is looked at between steps, so that a step is done or not done."""
+    """Turn Ctrl-C, and the end that a cluster announces, into a flag, so that a step is done or not done."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = signal.signal(signal.SIGINT, lambda *_: flag.set())
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: flag.set()) for kind in signals]
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        for kind, handler in zip(signals, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def read_metrics(folder: Path) -> list[dict[str, int | float]]:

@@ -50,6 +50,7 @@ def sweep(
     device: str = "cpu",
     workers: int = 1,
     sequences: int = 512,
+    fast: bool | None = None,
 ) -> Iterator[dict]:
     """Train every configuration with every learning rate and seed; skip what the file has already.
 
@@ -61,6 +62,7 @@ def sweep(
         device: where to train.
         workers: trainings side by side.
         sequences: sequences of each evaluation.
+        fast: as in `Run`.
 
     Yields:
         The rows, as they are recorded.
@@ -78,7 +80,7 @@ def sweep(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
         threads = max(1, torch.get_num_threads() // workers)
-        futures = [pool.submit(_train_cell, cell, device, threads, sequences) for cell in cells]
+        futures = [pool.submit(_train_cell, cell, device, threads, sequences, fast) for cell in cells]
         for future in as_completed(futures):
             row = future.result()
             with path.open("a", newline="", encoding="utf-8") as file:
@@ -105,9 +107,9 @@ def read_sweep(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _train_cell(config: TrainingConfig, device: str, threads: int, sequences: int) -> dict:
+def _train_cell(config: TrainingConfig, device: str, threads: int, sequences: int, fast: bool | None) -> dict:
     torch.set_num_threads(threads)
-    run = Run(config, None, device)
+    run = Run(config, None, device, fast=fast)
     accuracy = ci95 = final_loss = math.nan  # stays so if the loss overflows: the rate was too high
     with contextlib.suppress(DivergenceError):
         run.train(progress=False)

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from infmem.distributed import Workers
 from infmem.models.compressive import CompressiveTransformerConfig
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.models.parallel import memorize
@@ -163,9 +164,33 @@ def answer(
         segment_logits, state = model(segment, state, generator=generator, keep_graph=grad_segments > 1)
         logits.append(segment_logits)
         auxiliary = auxiliary + state.auxiliary_loss
-    scores, asked = torch.cat(logits, dim=1).float(), targets[:, first:]
+    scores, asked = torch.cat(logits, dim=1), targets[:, first:]
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # a sum of exponentials is too fine for bf16
     loss = functional.cross_entropy(scores.flatten(0, 1), asked.flatten(), ignore_index=sorting.IGNORE)
     return Answer(loss + auxiliary / len(logits), sorting.accuracy(scores.detach(), asked))
+
+
+class BatchReader(nn.Module):
+    """A model that reads whole batches: one forward pass a step, which is what several workers can share.
+
+    Args:
+        model: any model of this package.
+        config: how to train.
+    """
+
+    def __init__(self, model: TransformerXL, config: TrainingConfig):
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], targets: Int[Tensor, "batch pos"], generator: torch.Generator
+    ) -> Answer:
+        """As `answer`, in the precision of the configuration."""
+        config = self.config
+        with autocast(tokens.device, config.precision):
+            return answer(
+                self.model, tokens, targets, config.segment_length, config.length, config.grad_segments, generator
+            )
 
 
 class BatchResult(NamedTuple):
@@ -183,28 +208,30 @@ class BatchResult(NamedTuple):
 
 
 def train_batch(
-    model: TransformerXL,
+    reader: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
     data: torch.Generator,
     sticky: torch.Generator,
+    workers: Workers,
 ) -> BatchResult:
     """Draw a batch and take one optimiser step on it.
 
     No value is looked at and all is made where the generators are, so a GPU is never waited for.
 
     Args:
-        model: any model of this package.
+        reader: a `BatchReader`, as the workers wrap it.
         optimizer: of its parameters, with its learning rate set.
         config: how to train.
-        data: randomness of the sequences.
+        data: randomness of the sequences, the same for all workers.
         sticky: randomness of a sticky long-term memory.
+        workers: who reads which rows.
     """
     tokens, targets = sorting.sample(config.batch_size, config.length, data)
-    with autocast(data.device, config.precision):
-        result = answer(model, tokens, targets, config.segment_length, config.length, config.grad_segments, sticky)
+    result = reader(workers.rows(tokens), workers.rows(targets), sticky)
     optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(reader.parameters(), config.clip_norm)
     optimizer.step()
-    return BatchResult(result.loss.detach(), result.accuracy.mean(), norm.detach())
+    loss, accuracy = workers.mean(torch.stack([result.loss.detach(), result.accuracy.mean()]))
+    return BatchResult(loss, accuracy, norm.detach())

@@ -8,7 +8,9 @@ from tiny import TINY, tiny_config
 from torch.testing import assert_close
 
 from infmem import LongTermMemory, MemoryConfig
+from infmem.caching import cached_tensors
 from infmem.evaluation import evaluate
+from infmem.fast import Recorded
 from infmem.models import memorize
 from infmem.presets import build_model, choose_device
 from infmem.run import Run
@@ -82,3 +84,35 @@ def test_the_wrong_device_is_named(gpu):
     built = build_model(tiny_config().model).to(gpu)
     with pytest.raises(ValueError, match="tokens must be on the model's device cuda"):
         built(torch.zeros(2, 7, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_fast_step_gives_the_losses_of_fifty_steps(model, precision, gpu):
+    config = tiny_config(model, segment_length=17, precision=precision, steps=50)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    losses = []
+    for fast in (False, True):
+        run = Run(config, None, gpu, fast=fast)
+        run.model.train()
+        losses.append(torch.stack([run.train_step()["loss"] for _ in range(50)]).cpu())
+    tolerance = 1e-3 if precision == "float32" else 3e-2
+    assert losses[0][-5:].mean() < losses[0][0] - 0.3, "nothing was learnt, so nothing could differ"
+    assert_close(*losses, rtol=tolerance, atol=tolerance)
+
+
+def test_a_recording_draws_anew_and_outlives_the_caches(gpu):
+    @cached_tensors(maxsize=1)
+    def ones(length: int) -> torch.Tensor:
+        return torch.ones(length, device=gpu)
+
+    generator = torch.Generator(gpu)
+    recorded = Recorded(lambda: torch.rand(1000, device=gpu, generator=generator) * ones(1000), (generator,))
+    draws = []
+    for seed in (*range(7), 6):
+        generator.manual_seed(seed)
+        draws.append(recorded().clone())
+        ones(seed + 1)  # drops what the recording reads, and takes its place in memory if nothing holds it
+        torch.full((1000,), float("nan"), device=gpu)
+    for seed, draw in zip((*range(7), 6), draws, strict=True):
+        assert torch.equal(draw, torch.rand(1000, device=gpu, generator=generator.manual_seed(seed)))

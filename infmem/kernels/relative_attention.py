@@ -7,6 +7,10 @@ was computed, by distance, block by block, and only where a query may look; its 
 Equal to `RelativeAttention._read` with `relative_shift` and the causal mask.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -17,31 +21,36 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 # Queries and keys of a block, warps and pipeline stages: of the forward pass, of the backward pass, and of the query's
 # gradient. Chosen by timing on an H100 at heads of 64, segments of 1,024 and as much memory.
-FORWARD = {"block_query": 128, "block_key": 64, "num_warps": 8, "num_stages": 2}
-BACKWARD = {"block_query": 64, "block_key": 64, "num_warps": 4, "num_stages": 2}
+FORWARD = {"block_query": 64, "block_key": 64, "num_warps": 4, "num_stages": 2}
+BACKWARD = {"block_query": 64, "block_key": 64, "num_warps": 4, "num_stages": 1}
 BACKWARD_QUERY = {"block_query": 64, "block_key": 64, "num_warps": 4, "num_stages": 3}
 
 
-@triton.jit
+def _kernel(function: Callable) -> Any:
+    """As `triton.jit`, of the function itself: Triton can't compile what a checker of annotations wraps around it."""
+    return triton.jit(inspect.unwrap(function))
+
+
+@_kernel
 def _load(start, stride, rows, num_rows, columns, num_columns):
     """A tile of a matrix whose columns are contiguous; zeros outside of the matrix."""
     exists = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
     return tl.load(start + rows[:, None] * stride + columns[None, :], mask=exists, other=0.0)
 
 
-@triton.jit
+@_kernel
 def _store(tile, start, stride, rows, num_rows, columns, num_columns):
     """Write a tile of a matrix whose columns are contiguous; nothing outside of the matrix."""
     exists = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
     tl.store(start + rows[:, None] * stride + columns[None, :], tile, mask=exists)
 
 
-@triton.jit
+@_kernel
 def _forward_kernel(
     query, keys, values, by_distance, output, log_sum_exp,
     query_batch, query_head, query_row, keys_batch, keys_head, keys_row, values_batch, values_head, values_row,
     distance_batch, distance_head, output_batch, output_head, output_row,
-    num_heads, num_queries, num_keys, num_distances, scale,
+    num_heads, num_queries, num_keys, shifted_start, shifted_row, scale,
     d_head: tl.constexpr, block_d: tl.constexpr, block_query: tl.constexpr, block_key: tl.constexpr,
     precision: tl.constexpr,
 ):  # fmt: skip
@@ -52,7 +61,7 @@ def _forward_kernel(
     q = _load(query + batch * query_batch + head * query_head, query_row, queries, num_queries, channels, d_head)
     newest = num_keys - num_queries + queries  # the last key that each query may look at
     # Seen with rows one shorter, the scores by distance are scores by key, from here on (see `relative_shift`).
-    shifted = batch * distance_batch + head * distance_head + num_distances - 1 - (num_keys - num_queries)
+    shifted = batch * distance_batch + head * distance_head + shifted_start
     largest = tl.full([block_query], float("-inf"), tl.float32)
     total = tl.zeros([block_query], tl.float32)
     read = tl.zeros([block_query, block_d], tl.float32)
@@ -61,7 +70,7 @@ def _forward_kernel(
         columns = start + tl.arange(0, block_key)
         k = _load(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
         visible = columns[None, :] <= newest[:, None]
-        positions = _load(by_distance + shifted, num_distances - 1, queries, num_queries, columns, num_keys)
+        positions = _load(by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
         scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale + positions.to(tl.float32)
         scores = tl.where(visible, scores * LOG2_E, float("-inf"))
         new_largest = tl.maximum(largest, tl.max(scores, axis=1))
@@ -77,12 +86,12 @@ def _forward_kernel(
     tl.store(log_sum_exp + row * num_queries + queries, largest + tl.log2(total), mask=queries < num_queries)
 
 
-@triton.jit
+@_kernel
 def _backward_kernel(
     query, keys, values, by_distance, log_sum_exp, grad_output, mean_grad, grad_keys, grad_values, grad_by_distance,
     query_batch, query_head, query_row, keys_batch, keys_head, keys_row, values_batch, values_head, values_row,
     distance_batch, distance_head, output_batch, output_head, output_row, grad_batch, grad_head, grad_row,
-    num_heads, num_queries, num_keys, num_distances, scale,
+    num_heads, num_queries, num_keys, shifted_start, shifted_row, scale,
     d_head: tl.constexpr, block_d: tl.constexpr, block_query: tl.constexpr, block_key: tl.constexpr,
     precision: tl.constexpr,
 ):  # fmt: skip
@@ -95,8 +104,7 @@ def _backward_kernel(
     v = _load(values + batch * values_batch + head * values_head, values_row, columns, num_keys, channels, d_head)
     grad_k = tl.zeros([block_key, block_d], tl.float32)
     grad_v = tl.zeros([block_key, block_d], tl.float32)
-    shifted = batch * distance_batch + head * distance_head + num_distances - 1 - num_past
-    shifted_row = num_distances - 1
+    shifted = batch * distance_batch + head * distance_head + shifted_start
     first = tl.maximum(0, tl.program_id(0) * block_key - num_past) // block_query * block_query
     for start in range(0, first, block_query):  # queries before these keys
         queries = start + tl.arange(0, block_query)
@@ -139,11 +147,11 @@ def _backward_kernel(
     )
 
 
-@triton.jit
+@_kernel
 def _backward_query_kernel(
     keys, grad_by_distance, grad_query,
     keys_batch, keys_head, keys_row, distance_batch, distance_head, grad_batch, grad_head, grad_row,
-    num_heads, num_queries, num_keys, num_distances, scale,
+    num_heads, num_queries, num_keys, shifted_start, shifted_row, scale,
     d_head: tl.constexpr, block_d: tl.constexpr, block_query: tl.constexpr, block_key: tl.constexpr,
     block_unused: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
@@ -152,8 +160,7 @@ def _backward_query_kernel(
     batch, head = row // num_heads, row % num_heads
     queries = tl.program_id(0) * block_query + tl.arange(0, block_query)
     channels, num_past = tl.arange(0, block_d), num_keys - num_queries
-    shifted = batch * distance_batch + head * distance_head + num_distances - 1 - num_past
-    shifted_row = num_distances - 1
+    shifted = batch * distance_batch + head * distance_head + shifted_start
     grad_q = tl.zeros([block_query, block_d], tl.float32)
     end = tl.minimum(num_keys, num_past + (tl.program_id(0) + 1) * block_query)
     for start in range(0, end, block_key):
@@ -211,7 +218,8 @@ def _common(query: Tensor, keys: Tensor, by_distance: Tensor) -> dict[str, int |
         "num_heads": query.shape[1],
         "num_queries": query.shape[2],
         "num_keys": keys.shape[2],
-        "num_distances": by_distance.shape[3],
+        "shifted_start": by_distance.shape[3] - 1 - (keys.shape[2] - query.shape[2]),
+        "shifted_row": by_distance.shape[3] - 1,
         "scale": d_head**-0.5,
         "d_head": d_head,
         "block_d": max(16, triton.next_power_of_2(d_head)),
@@ -260,7 +268,7 @@ def _backward(
         *_strides(grad_keys),
         **common, **BACKWARD,
     )  # fmt: skip
-    unused = triton.next_power_of_2(max(1, common["num_distances"] - 1 - common["num_keys"]))
+    unused = triton.next_power_of_2(max(1, common["shifted_row"] - keys.shape[2]))
     _backward_query_kernel[triton.cdiv(query.shape[2], BACKWARD_QUERY["block_query"]), rows](
         keys, grad_by_distance, grad_query, *_strides(keys), *_strides(by_distance)[:2], *_strides(grad_query),
         **common, **BACKWARD_QUERY, block_unused=unused,

@@ -1,0 +1,87 @@
+"""The kernels against a float64 reference written another way: on a GPU, or without one in Triton's interpreter."""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("the kernels are written in Triton: `pip install triton` runs these tests", allow_module_level=True)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+if DEVICE.type == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
+
+from infmem.kernels.relative_attention import relative_attention  # noqa: E402
+
+# batch, head, query_pos, key_pos, distance, d_head
+SIZES = [
+    pytest.param((2, 3, 5, 5, 6, 7), id="no memory"),
+    pytest.param((2, 3, 5, 11, 17, 7), id="more distances than keys"),
+    pytest.param((1, 2, 67, 131, 137, 13), id="several blocks, none of them whole"),
+    pytest.param((1, 1, 128, 128, 136, 16), id="whole blocks"),
+]
+
+
+def reference(query, keys, values, by_distance):
+    """Attention with every score gathered at its distance, in a loop over queries."""
+    num_queries, num_keys = query.shape[2], keys.shape[2]
+    read = []
+    for i in range(num_queries):
+        newest = num_keys - num_queries + i
+        distances = newest - torch.arange(newest + 1, device=query.device)
+        positions = by_distance[:, :, i].flip(-1)[..., distances]  # the last column is distance 0
+        content = (keys[:, :, : newest + 1] @ query[:, :, i, :, None])[..., 0] / query.shape[-1] ** 0.5
+        weights = torch.softmax(content + positions, -1)
+        read.append((weights[..., None] * values[:, :, : newest + 1]).sum(2))
+    return torch.stack(read, 2)
+
+
+def inputs(sizes, generator, dtype=torch.float32):
+    batch, head, query_pos, key_pos, distance, d_head = sizes
+    shapes = [(query_pos, d_head), (key_pos, d_head), (key_pos, d_head), (query_pos, distance)]
+    tensors = [torch.randn(batch, head, *shape, generator=generator).to(DEVICE, dtype) for shape in shapes]
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_result_and_gradients_are_those_of_plain_attention(sizes, generator):
+    tensors = inputs(sizes, generator)
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    read, expected = relative_attention(*tensors), reference(*exact)
+    assert_close(read.double(), expected, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn(read.shape, generator=generator).to(DEVICE)
+    gradients = torch.autograd.grad(read, tensors, upstream)
+    for gradient, wanted in zip(gradients, torch.autograd.grad(expected, exact, upstream.double()), strict=True):
+        assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_heads_may_lie_in_any_order(generator):
+    """As projections give them: heads side by side in each row, and batch and head of the positions swapped."""
+    tensors = inputs((2, 3, 5, 11, 17, 7), generator)
+    strided = [tensor.detach().transpose(1, 2).contiguous().transpose(1, 2) for tensor in tensors[:3]]
+    strided.append(tensors[3].detach().transpose(0, 1).contiguous().transpose(0, 1))
+    strided = [tensor.requires_grad_() for tensor in strided]
+    results = [relative_attention(*arguments) for arguments in (tensors, strided)]
+    assert_close(*results)
+    gradients = [
+        torch.autograd.grad(result.square().sum(), each)
+        for result, each in zip(results, (tensors, strided), strict=True)
+    ]
+    for mine, theirs in zip(*gradients, strict=True):
+        assert_close(mine, theirs)
+
+
+def test_nothing_later_than_the_query_is_read(generator):
+    query, keys, values, by_distance = (tensor.detach() for tensor in inputs((2, 3, 5, 11, 17, 7), generator))
+    before = relative_attention(query, keys, values, by_distance)
+    keys[:, :, -2:], values[:, :, -2:] = 1e4, 1e4
+    after = relative_attention(query, keys, values, by_distance)
+    assert_close(after[:, :, :3], before[:, :, :3], rtol=0, atol=0)
+    assert not torch.equal(after[:, :, 3:], before[:, :, 3:])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_the_operator_is_one_that_pytorch_can_compile(generator):
+    torch.library.opcheck(torch.ops.infmem.relative_attention, tuple(inputs((2, 3, 5, 11, 17, 7), generator)))
