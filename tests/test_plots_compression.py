@@ -83,7 +83,7 @@ def test_tokens_that_were_not_kept_are_gone() -> None:
 
 def test_errors_fall_on_the_left_and_weights_stand_on_the_right() -> None:
     errors = {"mean pool": [1.0, 1.0, 1.0], "learned": [1.0, 0.5, 0.2]}
-    strengths = {"first half": [3.0, 1.0], "second half": [0.5, 2.0]}
+    strengths = {"learned": [3.0, 1.0], "otherwise": [0.5, 2.0]}
     left, right = plots.draw_compression_learning(errors, strengths).axes
     assert {line.get_label(): line.get_ydata().tolist() for line in left.lines} == errors
     assert left.get_yscale() == "log"
@@ -91,3 +91,4 @@ def test_errors_fall_on_the_left_and_weights_stand_on_the_right() -> None:
     assert bars == strengths
     middles = [[bar.get_x() + bar.get_width() / 2 for bar in container] for container in right.containers]
     np.testing.assert_allclose(np.mean(middles, axis=0), [1, 2])
+    assert to_hex(right.patches[0].get_facecolor()) == to_hex(left.lines[1].get_color())  # a name has one colour

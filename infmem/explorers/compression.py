@@ -65,8 +65,8 @@ def text() -> Tensor:
     rare = torch.zeros(NUM_TOKENS, dtype=torch.float64)
     rare[list(EVENTS)] = 1
     place = torch.arange(NUM_TOKENS)
-    wiggle = (-1.0) ** (place + place // 10)  # up, down, up, ... and turned round after every ten tokens
-    return torch.stack([often.double(), rare, wiggle.double()], dim=1)
+    swing = (-1.0) ** (place + place // 10)  # up, down, up, ... and turned round after every ten tokens
+    return torch.stack([often.double(), rare, swing.double()], dim=1)
 
 
 def usage(signal: Tensor) -> Tensor:
@@ -162,11 +162,11 @@ def compression() -> Explorer:
         true, kept = signal[gone : gone + covered], said[gone : gone + covered]
         often = kept[:, 0].nansum().abs() * (rate if name == "most_used" else 1)
         events = int((kept[true[:, 1] > 0, 1] >= 0.5).sum())
-        lost = (true[:, 2] - kept[:, 2].nan_to_num()).square().mean()  # the wiggle is 1 or -1: its mean square is 1
+        lost = (true[:, 2] - kept[:, 2].nan_to_num()).square().mean()  # the swing is 1 or -1: its mean square is 1
         return (
             f"{opening}. Of these {covered} tokens the compressed memory says: the frequent symbol came {often:.1f} "
             f"times (in truth {true[:, 0].sum():.0f}); it shows {events} of {true[:, 1].sum():.0f} rare events, and "
-            f"{100 * (1 - lost).clamp(min=0):.0f} % of the wiggle."
+            f"{100 * (1 - lost).clamp(min=0):.0f} % of the swing."
         )
 
     controls = {

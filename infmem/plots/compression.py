@@ -81,6 +81,7 @@ def draw_given_back(
         for axes, true, back in zip(column, signal.T, said.T, strict=True):
             axes.plot(tokens, true.numpy(), "o", color=GREY, markersize=3.5, label="signal")
             _given(axes, tokens, back.numpy())
+            axes.margins(y=0.15)
             axes.set_xticks([1, len(tokens)])
             tidy(axes)
         column[-1].set_xlabel("token")
@@ -167,30 +168,29 @@ def draw_compression_learning(
 
     Args:
         errors: by compression, after each step.
-        strengths: by part of a state, how much of it enters from each place in a group.
+        strengths: by compression, the size of the matrix that it has for each place in a group.
         figure: drawn into again; None makes a new one.
 
     Example:
-        >>> figure = draw_compression_learning({"mean": [1.0, 1.0]}, {"first half": [1.0, 0.0]})
+        >>> figure = draw_compression_learning({"learned": [1.0, 0.5]}, {"learned": [1.0, 0.0]})
         >>> [len(axes.lines) for axes in figure.axes]
         [1, 0]
     """
-    figure = blank(figure, 7.5, 3.2)
+    figure = blank(figure, 7.5, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    names = dict.fromkeys([*errors, *strengths])
+    colors = {name: CYCLE[number % len(CYCLE)] for number, name in enumerate(names)}
     for number, (name, line) in enumerate(errors.items()):
-        left.plot(line, DASHES[number % 4], color=CYCLE[number % len(CYCLE)], linewidth=2, label=name)
+        left.plot(line, DASHES[number % 4], color=colors[name], linewidth=2, label=name)
     left.set(yscale="log", xlabel="training step", ylabel="error of reading")
-    left.set_title("error of reading", fontsize="medium")
-    left.legend(frameon=False, fontsize="small")
     width = 0.8 / len(strengths)
     for number, (name, values) in enumerate(strengths.items()):
         place = np.arange(1, len(values) + 1) + (number - (len(strengths) - 1) / 2) * width
         hatch = ("", "//", "..")[number % 3]
-        right.bar(place, values, width, color=CYCLE[number % len(CYCLE)], hatch=hatch, edgecolor="white", label=name)
+        right.bar(place, values, width, color=colors[name], hatch=hatch, edgecolor="white", label=name)
     right.set_xticks(range(1, len(next(iter(strengths.values()))) + 1))
-    right.set(xlabel="place in the group", ylabel="size of the weights")
-    right.set_title("what the convolution learned to read", fontsize="medium")
-    right.legend(frameon=False, fontsize="small")
-    tidy(left)
-    tidy(right)
+    right.set(xlabel="place in the group", ylabel="size of its matrix")
+    for axes, columns in ((left, 2), (right, 1)):
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize="small")
+        tidy(axes)
     return figure

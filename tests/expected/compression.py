@@ -63,7 +63,7 @@ def compression(values: dict) -> list[str]:
         f"Of these {len(covered)} tokens",
         f"came {abs(often):.1f} times (in truth {signal[covered, 0].sum():.0f})",
         f"it shows {shown} of {signal[covered, 1].sum():.0f} rare events",
-        f"{100 * max(0, 1 - np.mean(errors)):.0f} % of the wiggle",
+        f"{100 * max(0, 1 - np.mean(errors)):.0f} % of the swing",
     ]
 
 
