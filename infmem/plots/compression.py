@@ -124,7 +124,7 @@ def draw_compressed_view(
         4
     """
     figure = blank(figure, 8, 5.2)
-    top, *panels = figure.subplots(4, 1, sharex=True, height_ratios=(1.5, 1, 1, 1))
+    top, *panels = figure.subplots(4, 1, height_ratios=(1.5, 1, 1, 1))
     gone, compressed, short_term, segment = places
     num_read, num_groups = gone + compressed + short_term, compressed // rate
     speaks = ~given_back[:, 0].isnan().numpy()
@@ -139,13 +139,14 @@ def draw_compressed_view(
             top.plot([upper, lower], [0.65, 0.35], color=BLUE, linewidth=1)
     top.set_yticks([1, 0], ["tokens", "keys"])
     top.set_ylim(-0.45, 1.45)
-    top.tick_params(length=0)
+    top.tick_params(axis="y", length=0)
     top.spines[:].set_visible(False)
     ages = np.arange(0, num_read + 1, 16)
-    above = top.secondary_xaxis("top")
-    above.set_xticks(num_read - ages, ages)
-    above.set_xlabel("age, in tokens (grey: gone, blue: compressed, orange: short-term memory, green: segment)")
-    above.spines[:].set_visible(False)
+    top.xaxis.tick_top()
+    top.xaxis.set_label_position("top")
+    top.set_xticks(num_read - ages, ages)
+    top.set(xlabel="age, in tokens (grey: gone, blue: compressed, orange: short-term memory, green: segment)")
+    top.set_xlim(0, len(signal))
     place = np.arange(len(signal)) + 0.5
     for axes, question, true, said in zip(panels, QUESTIONS, signal.T, given_back.T, strict=True):
         axes.plot(place[:num_read], true[:num_read].numpy(), "o", color=GREY, markersize=3)
@@ -155,9 +156,11 @@ def draw_compressed_view(
         margin = 0.35 * (high - low) or 0.5
         axes.set_ylim(low - margin, high + margin)
         axes.set_yticks(sorted({low, high}))
+        axes.set_xlim(0, len(signal))
+        axes.set_xticks([0.5, *np.arange(16, len(signal) + 1, 16) - 0.5], labels=[])
         tidy(axes)
-    panels[-1].set(xlabel="token (grey dots: what it was; red: what the compressed memory says)", xlim=(0, len(signal)))
-    panels[-1].set_xticks([0.5, *np.arange(16, len(signal) + 1, 16) - 0.5], [1, *range(16, len(signal) + 1, 16)])
+    panels[-1].set_xlabel("token (grey dots: what it was; red: what the compressed memory says)")
+    panels[-1].set_xticks(panels[-1].get_xticks(), [1, *range(16, len(signal) + 1, 16)])
     return figure
 
 
