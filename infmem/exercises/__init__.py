@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from infmem.exercises import attention, contraction, microscope, models, presets, signals, sorting, sticky
+from infmem.exercises import attention, compression, contraction, microscope, models, presets, signals, sorting, sticky
 from infmem.exercises.base import Exercise, Verdict
 from infmem.validation import require
 
@@ -12,6 +12,7 @@ ALL: dict[str, Exercise] = {
     **contraction.EXERCISES,
     **sticky.EXERCISES,
     **models.EXERCISES,
+    **compression.EXERCISES,
     **presets.EXERCISES,
     **sorting.EXERCISES,
     **microscope.EXERCISES,

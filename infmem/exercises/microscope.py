@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: the matrix of all writes, and symbols decoded from a signal."""
+"""Exercises of notebook 10: the matrix of all writes, and symbols decoded from a signal."""
 
 import torch
 

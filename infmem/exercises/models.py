@@ -1,4 +1,4 @@
-"""Exercises of notebooks 06 and 07: recurrence and relative positions, then the pieces of the infinite-former."""
+"""Exercises of notebooks 06 and 08: recurrence and relative positions, then the pieces of the infinite-former."""
 
 import torch
 from torch.nn import functional

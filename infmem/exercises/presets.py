@@ -1,4 +1,4 @@
-"""Exercises of notebook 10: where the released code places a first segment, and the divergence with a mean in it."""
+"""Exercises of notebook 11: where the released code places a first segment, and the divergence with a mean in it."""
 
 import torch
 from torch.distributions import Normal, kl_divergence

@@ -1,4 +1,4 @@
-"""Exercises of notebooks 00 and 08: the answer of the task, its metric, what a model can see, an interval."""
+"""Exercises of notebooks 00 and 09: the answer of the task, its metric, what a model can see, an interval."""
 
 import math
 

@@ -6,6 +6,7 @@ where there is no kernel.
 
 from infmem.explorers.attention import continuous_attention, heads
 from infmem.explorers.base import Explorer
+from infmem.explorers.compression import compression
 from infmem.explorers.contraction import contraction, forgetting
 from infmem.explorers.learning_curves import learning_curves
 from infmem.explorers.microscope import microscope
@@ -23,6 +24,7 @@ ALL = {
     "forgetting": forgetting,
     "sticky": sticky,
     "receptive_fields": receptive_fields,
+    "compression": compression,
     "segments": segments,
     "learning_curves": learning_curves,
     "microscope": microscope,

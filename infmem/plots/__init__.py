@@ -10,6 +10,12 @@ from infmem.plots.attention import (
     draw_reading_map,
     draw_regularizer,
 )
+from infmem.plots.compression import (
+    draw_compressed_view,
+    draw_compression_learning,
+    draw_given_back,
+    draw_two_memories,
+)
 from infmem.plots.contraction import (
     draw_forgetting,
     draw_powers,
@@ -45,11 +51,14 @@ __all__ = [
     "LINE_NAMES",
     "draw_accuracy_by_length",
     "draw_answers",
+    "draw_compressed_view",
+    "draw_compression_learning",
     "draw_costs",
     "draw_densities",
     "draw_distance_scores",
     "draw_forgetting",
     "draw_gaussian_reads",
+    "draw_given_back",
     "draw_heads",
     "draw_histogram",
     "draw_kept_events",
@@ -77,6 +86,7 @@ __all__ = [
     "draw_symbols",
     "draw_token_map",
     "draw_token_weights",
+    "draw_two_memories",
     "draw_written",
     "moving_average",
 ]
