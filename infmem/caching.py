@@ -33,11 +33,17 @@ def held_tensors() -> Iterator[list[Any]]:
         _holders.remove(held)
 
 
+def _full_precision() -> torch.autocast:
+    """No mixed precision, on whatever device it may be on here."""
+    return torch.autocast("cuda" if torch.is_autocast_enabled("cuda") else "cpu", enabled=False)
+
+
 def cached_tensors(maxsize: int) -> Callable[[Function], Function]:
     """Keep the results of the last `maxsize` different calls of a function whose arguments are hashable.
 
     The results are made as ordinary tensors even if the first call comes from `torch.inference_mode`: a tensor that is
-    born there could never take part in training.
+    born there could never take part in training. They are made in the precision that their arguments ask for even if
+    the first call comes from mixed precision: else they would depend on who asked first.
 
     Args:
         maxsize: how many results to keep.
@@ -54,13 +60,14 @@ def cached_tensors(maxsize: int) -> Callable[[Function], Function]:
         @functools.lru_cache(maxsize)
         @functools.wraps(function)
         def build(*args, **kwargs):
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad(), _full_precision():
                 return function(*args, **kwargs)
 
         @functools.wraps(function)
         def remembered(*args, **kwargs):
             if torch.compiler.is_compiling():  # what is built becomes a part of what is compiled
-                return function(*args, **kwargs)
+                with _full_precision():
+                    return function(*args, **kwargs)
             result = build(*args, **kwargs)
             for held in _holders:
                 held.append(result)

@@ -116,7 +116,10 @@ def _compiled(function: Callable[..., Result], backend: str) -> Callable[..., Re
     from torch._dynamo import config as dynamo_config  # takes a second to import, so only when something is compiled
     from torch._functorch import config as functorch_config
 
-    quick = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+    # Inductor may leave gaps between the rows of what it keeps, and the second half of a sum that it splits in two then
+    # reads them: gradients of where a memory is read were wrong by what happened to lie there (PyTorch 2.11).
+    options = {"comprehensive_padding": False} if backend == "inductor" else None
+    quick = torch.compile(function, backend=backend, options=options, fullgraph=True, dynamic=False)
 
     @functools.wraps(function)
     def call(*args, **kwargs) -> Result:

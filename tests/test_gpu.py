@@ -1,6 +1,7 @@
 """What must hold on a GPU too. `make test` leaves these out; `make gpu-test` runs them."""
 
 import dataclasses
+import importlib.util
 
 import pytest
 import torch
@@ -10,13 +11,21 @@ from torch.testing import assert_close
 from infmem import LongTermMemory, MemoryConfig
 from infmem.caching import cached_tensors
 from infmem.evaluation import evaluate
-from infmem.fast import Recorded
+from infmem.fast import Recorded, _compiled
 from infmem.models import memorize
+from infmem.models.layers import RelativeAttention, sinusoids
 from infmem.presets import build_model, choose_device
 from infmem.run import Run
 from infmem.tasks import sorting
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    # PyTorch's own, while it compiles.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS, but there was no current CUDA context:UserWarning"),
+]
 MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 
 
@@ -116,3 +125,32 @@ def test_a_recording_draws_anew_and_outlives_the_caches(gpu):
         torch.full((1000,), float("nan"), device=gpu)
     for seed, draw in zip((*range(7), 6), draws, strict=True):
         assert torch.equal(draw, torch.rand(1000, device=gpu, generator=generator.manual_seed(seed)))
+
+
+def test_positions_are_exact_in_mixed_precision(gpu):
+    """In bfloat16 the distances 1,001 and 1,002 would be one."""
+    attention = RelativeAttention(12, 3).to(gpu)
+    with torch.autocast("cuda", torch.bfloat16):
+        encoded = attention._distances(1013)
+    expected = sinusoids(torch.arange(1013, -1, -1, dtype=torch.float32, device=gpu), 12)
+    assert_close(encoded, expected, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="compiling for a GPU needs Triton")
+def test_gradients_of_a_compiled_read_are_those_of_the_read(gpu):
+    """At sizes where Inductor splits sums in two, with fresh memory full of large numbers that must not be read."""
+    memory = LongTermMemory(384, 6, MemoryConfig.best(num_basis=1024)).to(gpu)
+    generator = torch.Generator(gpu).manual_seed(0)
+    state = memory.write(torch.randn(8, 1024, 384, device=gpu, generator=generator), memory.empty(8))
+    query, upstream = torch.randn(2, 8, 948, 384, device=gpu, generator=generator)
+    gradients = []
+    for read in (memory._read, _compiled(memory._read, "inductor")):
+        memory.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            z, _ = read(query, state.coefficients, memory.basis, False)
+        rubbish = [torch.full((2**size,), 3e4, device=gpu) for size in range(8, 27) for _ in range(3)]
+        del rubbish
+        (z.float() * upstream).sum().backward()
+        gradients.append({name: weight.grad for name, weight in memory.named_parameters() if weight.grad is not None})
+    for name, expected in gradients[0].items():
+        assert_close(gradients[1][name], expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item(), msg=name)

@@ -81,6 +81,23 @@ class CompressiveTransformer(LongTermTransformer):
         """Whether what is written depends on where the segment before has looked."""
         return self.config.memory.compression == "most_used"
 
+    def state_bytes(self, batch: int, segment_length: int | None = None) -> int:
+        """Largest number of bytes that a state takes, however much was read.
+
+        Beside the memories and the last segment's overflow it holds the hidden states that wait until their group is
+        whole, and what `most_used` counts.
+
+        Args:
+            batch: number of rows.
+            segment_length: tokens per segment; None takes the length of the short-term memory.
+        """
+        segment = self.memory_length if segment_length is None else segment_length
+        rate = self.config.memory.rate
+        waiting = max((number * segment - self.memory_length) % rate for number in range(rate))
+        counted = self.memory_length + segment + waiting if self.depends_on_attention else 0
+        numbers = batch * self.config.num_layers * (waiting * self.d_model + counted)
+        return super().state_bytes(batch, segment_length) + numbers * self.embedding.weight.element_size()
+
     def num_leaving(self, num_remembered: int) -> int:
         """How many of the oldest hidden states leave: whole groups only."""
         return super().num_leaving(num_remembered) // self.config.memory.rate * self.config.memory.rate
