@@ -21,7 +21,7 @@ QUICK   := not slow and not gpu and not soak and not browser
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run lab test test-slow test-browser gpu-test lint notebooks figures models clean stale
+.PHONY: help run lab test test-slow test-browser gpu-test lint notebooks figures models bench clean stale
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list these targets
@@ -60,6 +60,9 @@ figures: .venv/core ## draw the README's figures again from their recorded numbe
 
 models: .venv/core ## train the models that the notebooks load: about two hours on two cores, minutes on a GPU
 	@$(BIN)/python figures/train.py $(ARGS)
+
+bench: .venv/core ## time training steps, plain beside fast, and record them: needs a CUDA device
+	@$(BIN)/infmem bench train --device cuda --output figures/data/bench_train.json $(ARGS)
 
 clean: ## delete .venv, runs/ and every cache
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis

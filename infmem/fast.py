@@ -16,6 +16,7 @@ import functools
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -125,7 +126,13 @@ def _compiled(function: Callable[..., Result], backend: str) -> Callable[..., Re
     def call(*args, **kwargs) -> Result:
         # Gradients of what was computed in float32 are in float32 too, as without compilation. By default all gradients
         # of a layer would be in bfloat16, and those of where a memory is read would be wrong by several times.
-        with functorch_config.patch(backward_pass_autocast="off"), dynamo_config.patch(recompile_limit=MAX_SHAPES):
+        with (
+            functorch_config.patch(backward_pass_autocast="off"),
+            dynamo_config.patch(recompile_limit=MAX_SHAPES),
+            warnings.catch_warnings(),
+        ):
+            # It advises TF32, in which a memory that was written eight times is wrong by percents.
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
             return quick(*args, **kwargs)
 
     return call

@@ -185,6 +185,8 @@ class Run:
             dynamic_ncols=True,
         )
         with bar, _interruption() as interrupted, torch.random.fork_rng(devices=_cuda_devices(self.device)):
+            if self.fast:
+                bar.set_postfix_str("compiling", refresh=True)
             began, pending = time.perf_counter() - self.seconds, []
             stopped = False
             while self.step < self.config.steps and not stopped:

@@ -38,6 +38,30 @@ def test_learning_curves_are_the_recorded_ones(build):
     assert heights == set(summary["lines"].values())
 
 
+def test_the_step_times_of_the_readme_are_the_recorded_ones():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "figures" / "data" / "bench_train.json").read_text(encoding="utf-8"))["rows"]
+    times = {(row["preset"], row["model"], row["path"]): row for row in rows}
+    lines = re.findall(
+        r"^\| (small|full), ([^|]+) \| ([\d.]+) \| \*\*([\d.]+)\*\* \| ([\d.]+) million \|$", readme, re.MULTILINE
+    )
+    assert len(lines) == len(times) / 2 == 6
+    for preset, name, plain, fast, millions in lines:
+        model = name.lower().replace(" ", "-")
+        row = times[preset, model, "fast"]
+        assert f"{times[preset, model, 'eager']['milliseconds']:.2f}" == plain
+        assert f"{row['milliseconds']:.2f}" == fast
+        assert f"{row['tokens_per_second'] / 1e6:.1f}" == millions
+
+
+def test_the_speed_up_of_the_readme_is_the_recorded_one():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    runs = json.loads((ROOT / "figures" / "data" / "bench_train_two_gpus.json").read_text(encoding="utf-8"))["runs"]
+    speed = {(row["workers"], row["batch_size"]): row["tokens_per_second"] for run in runs for row in run["rows"][1:]}
+    for batch_size, words in ((64, "as many sequences"), (32, "same 32")):
+        assert f"{speed[2, batch_size] / speed[1, 32]:.2f} times" in readme, words
+
+
 def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build, "FIGURES", {"one.png": build.learning_curves})
     figure = build.learning_curves()
