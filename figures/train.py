@@ -18,6 +18,7 @@ import tyro
 from infmem.checkpoint import load_checkpoint, save_checkpoint, write_text
 from infmem.config import from_dict
 from infmem.evaluation import evaluate
+from infmem.experiment import write_curve
 from infmem.presets import build_model
 from infmem.run import read_metrics
 from infmem.trained import FOLDER
@@ -41,8 +42,6 @@ LENGTHS = (108, 204, 396, 780)
 LENGTH_MODELS = ("infinite-former", "fixed-tau", "transformer-xl", "window")
 COLUMNS = ("name", "length", "seed", "accuracy", "ci95", "free_running", "exact_counts", "receptive_field",
            "last_segment", "chance", "seconds")  # fmt: skip
-CURVE = ("step", "loss", "accuracy")
-CURVE_EVERY = 10  # steps that are averaged into one row of a learning curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +109,7 @@ def ship(cell: Cell, root: Path) -> None:
     card |= {"training_seconds": round(checkpoint.seconds, 1)}
     card |= {name: round(value, 4) if isinstance(value, float) else value for name, value in score.items()}
     write_text(FOLDER / f"{cell.name}.json", json.dumps(card, indent=2) + "\n")
-    rows, lines = read_metrics(folder), [",".join(CURVE)]
-    for end in range(CURVE_EVERY, len(rows) + 1, CURVE_EVERY):
-        part = rows[end - CURVE_EVERY : end]
-        means = (sum(row[name] for row in part) / len(part) for name in CURVE[1:])
-        lines.append(",".join([str(part[-1]["step"]), *(f"{mean:.4f}" for mean in means)]))
-    write_text(FOLDER / f"{cell.name}.csv", "\n".join(lines) + "\n")
+    write_curve(FOLDER / f"{cell.name}.csv", read_metrics(folder))
 
 
 def current_commit() -> str:

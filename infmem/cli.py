@@ -1,4 +1,4 @@
-"""The command line: `infmem demo | train | evaluate | sweep | bench | info`."""
+"""The command line: `infmem demo | train | evaluate | sweep | experiment | bench | info`."""
 
 import ctypes
 import dataclasses
@@ -22,6 +22,19 @@ from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
 from infmem.distributed import joined_workers
 from infmem.evaluation import evaluate as evaluate_model
+from infmem.experiment import (
+    SCALES,
+    VARIANTS,
+    ScaleName,
+    VariantName,
+    chosen_rates,
+    num_missing,
+    read_rows,
+    record_lines,
+    result_cells,
+    sweep_cells,
+    train_cells,
+)
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.presets import (
     MEMORY_CONFIGS,
@@ -276,6 +289,69 @@ def sweep(
     return 0
 
 
+def experiment(
+    what: Annotated[Literal["sorting"], tyro.conf.Positional] = "sorting",
+    scale: ScaleName = "small",
+    variants: tuple[VariantName, ...] = tuple(VARIANTS),
+    lengths: tuple[int, ...] = (),
+    seeds: tuple[int, ...] = (),
+    steps: int | None = None,
+    workers: int = 1,
+    minutes: float | None = None,
+    sequences: int = 1024,
+    output: Path = Path("runs/experiment"),
+    runs: Path = Path("runs/cells"),
+    device: Device = "auto",
+) -> int:
+    """The paper's sorting experiment: accuracy against length for every model, cell by cell.
+
+    First every model is trained with the same learning rates at small scale, then with its best one at every length
+    and with every seed. What is recorded is not trained again and what was begun is gone on with: stop it, and call it
+    again.
+
+    Args:
+        what: which experiment.
+        scale: sizes of models and task; full are the paper's.
+        variants: the models.
+        lengths: symbols per sequence; by default those of the scale.
+        seeds: of weights and data; by default those of the scale.
+        steps: optimiser steps; by default the preset's.
+        workers: trainings side by side.
+        minutes: stop after so many, with everything saved.
+        sequences: sequences of each evaluation.
+        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv and learning curves.
+        runs: folder for the runs.
+        device: where to train.
+    """
+    require(workers >= 1, f"workers must be at least 1, got {workers}")
+    require(sequences >= 2, f"sequences must be at least 2 for an interval, got {sequences}")
+    chosen, place = SCALES[scale], choose_device(device).type
+    chosen = dataclasses.replace(chosen, lengths=lengths or chosen.lengths, seeds=seeds or chosen.seeds)
+    until = None if minutes is None else time.time() + 60 * minutes
+    training = {"device": place, "workers": workers, "until": until, "sequences": sequences}
+    record_lines(chosen, output / "sorting_lines.csv")
+    sweep_path, path = output / "sorting_sweep.csv", output / "sorting.csv"
+    sweep = sweep_cells(variants, steps)
+    for row in train_cells(sweep, sweep_path, runs, **training):
+        print(_cell_line(row), flush=True)
+    left = num_missing(sweep, sweep_path)
+    if not left:
+        rates = chosen_rates(read_rows(sweep_path), sweep, chosen.preset)
+        cells = result_cells(chosen, variants, rates, PRESETS[chosen.preset].steps if steps is None else steps)
+        for row in train_cells(cells, path, runs, **training):
+            print(_cell_line(row), flush=True)
+        left = num_missing(cells, path)
+    print(f"{output}: {f'{left} trainings left; go on with the same command' if left else 'complete'}")
+    return 0
+
+
+def _cell_line(row: dict) -> str:
+    return (
+        f"{row['model']:<24} {row['length']:>6} symbols  rate {row['learning_rate']:<8} seed {row['seed']}  "
+        f"accuracy {row['accuracy']} ± {row['ci95']}  ({row['train_seconds']} s)"
+    )
+
+
 def bench(
     what: Annotated[Literal["train"], tyro.conf.Positional] = "train",
     presets: tuple[PresetName, ...] = (),
@@ -390,7 +466,15 @@ def main(arguments: list[str] | None = None) -> int:
         2
     """
     keep_freed_memory()
-    commands = {"demo": demo, "train": train, "evaluate": evaluate, "sweep": sweep, "bench": bench, "info": info}
+    commands = {
+        "demo": demo,
+        "train": train,
+        "evaluate": evaluate,
+        "sweep": sweep,
+        "experiment": experiment,
+        "bench": bench,
+        "info": info,
+    }
     try:
         return tyro.extras.subcommand_cli_from_dict(
             commands,

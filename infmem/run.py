@@ -160,16 +160,24 @@ class Run:
             "gradient_norm": result.gradient_norm.clone(),
         }
 
-    def train(self, *, progress: bool | None = None, save_every: int = 250, log_every: int = 10) -> bool:
-        """Train to the last step, or until Ctrl-C.
+    def train(
+        self,
+        *,
+        progress: bool | None = None,
+        save_every: int = 250,
+        log_every: int = 10,
+        until: float | None = None,
+    ) -> bool:
+        """Train to the last step, or until Ctrl-C or a point in time.
 
         Args:
             progress: show a bar; None shows it on a terminal only.
             save_every: steps between checkpoints.
             log_every: steps between updates of the bar, which wait for the GPU.
+            until: time, as of `time.time`, at which to save and stop.
 
         Returns:
-            Whether the last step was reached. After Ctrl-C the state is saved and the result is False.
+            Whether the last step was reached. If not, the state is saved, and another call goes on.
 
         Raises:
             ValueError: if the loss is no longer finite; what was saved before is left as it is.
@@ -196,7 +204,8 @@ class Run:
                 if stops or len(pending) >= log_every or self.step == self.config.steps:
                     self.seconds = time.perf_counter() - began
                     self._log(pending, bar)
-                    pending, stopped = [], self.workers.any(interrupted.is_set())
+                    late = until is not None and time.time() >= until
+                    pending, stopped = [], self.workers.any(late or interrupted.is_set())
                 if self.step % save_every < log_every and not pending:
                     self.save()
             self._log(pending, bar)

@@ -1,0 +1,408 @@
+"""The paper's sorting experiment: accuracy against length, cell by cell.
+
+A cell is one training: a model at a length, with a seed and a learning rate. What is recorded is not trained again, and
+what was begun is gone on with, so the experiment can be stopped and called again until it is complete.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from infmem.checkpoint import write_text
+from infmem.demo import demo_config
+from infmem.evaluation import evaluate
+from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
+from infmem.run import DivergenceError, Run, read_metrics
+from infmem.tasks.sorting import NUM_SYMBOLS, first_visible, reference_lines
+from infmem.training import TrainingConfig, derive_seed, generator_for
+from infmem.validation import require
+
+VariantName = Literal[
+    "transformer-xl",
+    "compressive-transformer",
+    "infinite-former-paper",
+    "infinite-former-best",
+    "window",
+    "infinite-former-sticky",
+]
+# Model, preset of its memory, and what is changed in that. Sticky memories are drawn as in the paper.
+VARIANTS: dict[VariantName, tuple[ModelName, MemoryName, dict[str, Any]]] = {
+    "transformer-xl": ("transformer-xl", "best", {}),
+    "compressive-transformer": ("compressive-transformer", "best", {}),
+    "infinite-former-paper": ("infinite-former", "paper", {}),
+    "infinite-former-best": ("infinite-former", "best", {}),
+    "window": ("window", "best", {}),
+    "infinite-former-sticky": ("infinite-former", "paper", {"sticky": "iid"}),
+}
+FIRST: tuple[VariantName, ...] = tuple(VARIANTS)[:4]
+
+FIELDS = (
+    "model", "preset", "length", "segment", "seed", "learning_rate", "accuracy", "ci95", "free_running",
+    "free_running_ci95", "sequences", "steps", "converged", "train_seconds", "tokens_per_second", "device", "torch",
+    "parameters", "state_bytes", "receptive_field", "command",
+)  # fmt: skip
+KEY = ("model", "preset", "length", "seed", "learning_rate", "steps")
+LINE_FIELDS = ("preset", "length", "segment", "chance", "last_segment", "receptive_field", "exact_counts", "sequences")
+CURVE_FIELDS = ("step", "loss", "accuracy")
+
+# Training has converged if the last fifth of its steps has gained less than this in accuracy.
+SMALLEST_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The sizes of an experiment.
+
+    Args:
+        preset: of models and task.
+        lengths: symbols per sequence.
+        seeds: of weights and data.
+    """
+
+    preset: PresetName
+    lengths: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+ScaleName = Literal["small", "full"]
+SCALES: dict[ScaleName, Scale] = {
+    "small": Scale("small", (500, 1000, 2000), (0, 1, 2)),
+    "full": Scale("full", (4000, 8000, 16000), (0, 1)),
+}
+# Every model is tried with the same learning rates, at small scale. At full scale each gets its best one times the
+# ratio of the presets' rates.
+SWEEP_PRESET, SWEEP_LENGTH, SWEEP_RATES = "small", 1000, (5e-4, 1e-3, 2e-3, 4e-3)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Args:
+        variant: which model.
+        preset: its sizes.
+        length: symbols per sequence.
+        seed: of weights and data.
+        learning_rate: the largest one.
+        steps: optimiser steps.
+
+    Example:
+        >>> Cell("window", "small", 500, 0, 0.002, 2500).command
+        'infmem train --model window --preset small --length 500 --learning-rate 0.002 --steps 2500 --seed 0'
+    """
+
+    variant: VariantName
+    preset: PresetName
+    length: int
+    seed: int
+    learning_rate: float
+    steps: int
+
+    @property
+    def config(self) -> TrainingConfig:
+        """How it is trained."""
+        model, memory, options = VARIANTS[self.variant]
+        sizes = PRESETS[self.preset]
+        return dataclasses.replace(
+            demo_config(model, sizes, self.seed),
+            model=model_config(model, sizes, memory, options),
+            length=self.length,
+            learning_rate=self.learning_rate,
+            steps=self.steps,
+        )
+
+    @property
+    def command(self) -> str:
+        """What trains it by itself."""
+        model, memory, options = VARIANTS[self.variant]
+        words = ["infmem train", "--model", model, "--preset", self.preset]
+        words += ["--memory", memory] if memory != "best" else []
+        words += ["--memory-options", *(f"{name}={value}" for name, value in options.items())] if options else []
+        words += ["--length", self.length, "--learning-rate", f"{self.learning_rate:g}", "--steps", self.steps]
+        return " ".join(map(str, [*words, "--seed", self.seed]))
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.variant}-{self.preset}-{self.length}-rate{self.learning_rate:g}-seed{self.seed}-{self.steps}"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells its row from the others."""
+        values = (self.variant, self.preset, self.length, self.seed, f"{self.learning_rate:g}", self.steps)
+        return tuple(map(str, values))
+
+
+def sweep_cells(variants: Iterable[VariantName], steps: int | None = None) -> list[Cell]:
+    """Every model with every learning rate.
+
+    Args:
+        variants: the models.
+        steps: optimiser steps; None takes the preset's.
+
+    Example:
+        >>> len(sweep_cells(["window"]))
+        4
+    """
+    steps = PRESETS[SWEEP_PRESET].steps if steps is None else steps
+    return [Cell(variant, SWEEP_PRESET, SWEEP_LENGTH, 0, rate, steps) for variant in variants for rate in SWEEP_RATES]
+
+
+def result_cells(scale: Scale, variants: Sequence[VariantName], rates: Mapping[str, float], steps: int) -> list[Cell]:
+    """Every model at every length with every seed, those first that the claim is about.
+
+    Args:
+        scale: the sizes.
+        variants: the models.
+        rates: the learning rate of each.
+        steps: optimiser steps.
+    """
+    cells = [
+        Cell(variant, scale.preset, length, seed, rates[variant], steps)
+        for variant in variants
+        for length in scale.lengths
+        for seed in scale.seeds
+    ]
+    # The first two seeds of the first models come before the rest of either.
+    return sorted(cells, key=lambda cell: (cell.variant not in FIRST or cell.seed > 1, cell.seed, cell.length))
+
+
+def chosen_rates(rows: Iterable[Mapping[str, str]], cells: Sequence[Cell], preset: PresetName) -> dict[str, float]:
+    """The learning rate of each model's best cell, for a preset's sizes.
+
+    Args:
+        rows: what is recorded.
+        cells: of the sweep.
+        preset: the sizes that the rates are for.
+
+    Raises:
+        ValueError: if a cell has no row.
+    """
+    scores = {_row_key(row): float(row["accuracy"]) for row in rows}
+    missing = [cell.command for cell in cells if cell.key not in scores]
+    require(not missing, f"the sweep of learning rates is not complete: {len(missing)} left, the first: {missing[:1]}")
+    ratio = PRESETS[preset].learning_rate / PRESETS[SWEEP_PRESET].learning_rate
+    # A training that diverged has no number for a score, and is no better than any other.
+    ranked = sorted(cells, key=lambda cell: (not math.isnan(scores[cell.key]), scores[cell.key]))
+    return {cell.variant: cell.learning_rate * ratio for cell in ranked}
+
+
+def read_rows(path: Path, fields: Sequence[str] = FIELDS) -> list[dict[str, str]]:
+    """The rows of a file of this module; none if there is no file yet.
+
+    Raises:
+        ValueError: if it has other columns.
+
+    Example:
+        >>> read_rows(Path("there-is-no-such-file.csv"))
+        []
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    require(
+        tuple(reader.fieldnames or ()) == tuple(fields),
+        f"{path} is no file of this experiment, which begins with {','.join(fields)}: name another folder",
+    )
+    return rows
+
+
+def num_missing(cells: Iterable[Cell], path: Path) -> int:
+    """How many cells are not recorded yet.
+
+    Args:
+        cells: the cells.
+        path: CSV file.
+    """
+    done = {_row_key(row) for row in read_rows(path)}
+    return sum(cell.key not in done for cell in cells)
+
+
+def record_lines(scale: Scale, path: Path, num_sequences: int = 2000) -> None:
+    """Write what counting by hand scores at each length, where that is not recorded yet.
+
+    Args:
+        scale: the sizes.
+        path: CSV file.
+        num_sequences: how many to average over.
+    """
+    sizes, rows = PRESETS[scale.preset], read_rows(path, LINE_FIELDS)
+    reach = model_config("transformer-xl", sizes).reach
+    for length in scale.lengths:
+        if any((row["preset"], row["length"]) == (scale.preset, str(length)) for row in rows):
+            continue
+        generator = generator_for(torch.device("cpu"), 0, "lines", length)
+        lines = reference_lines(
+            length, sizes.segment_length, sizes.sizes.num_layers, reach, generator, num_sequences=num_sequences
+        )
+        scores = {name: f"{score:.4f}" for name, score in dataclasses.asdict(lines).items()}
+        about = {"preset": scale.preset, "length": length, "segment": sizes.segment_length, "sequences": num_sequences}
+        rows.append(about | scores)
+    _write_rows(path, LINE_FIELDS, rows)
+
+
+def train_cells(
+    cells: Sequence[Cell],
+    path: Path,
+    runs: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    until: float | None = None,
+    sequences: int = 1024,
+) -> Iterator[dict]:
+    """Train what is not recorded yet, several trainings side by side, and record each as it ends.
+
+    Args:
+        cells: what to train, the most wanted first.
+        path: CSV file that rows are appended to; learning curves go into a folder beside it.
+        runs: folder for the runs.
+        device: where to train.
+        workers: trainings side by side.
+        until: time (as of `time.time`) at which trainings are saved and left for another call.
+        sequences: sequences of each evaluation.
+
+    Yields:
+        The rows, as they are recorded.
+    """
+    done = {_row_key(row) for row in read_rows(path)}
+    missing = [cell for cell in cells if cell.key not in done]
+    if not missing:
+        return
+    # Fresh processes: a forked one must not use a GPU that its parent has touched.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        threads = max(1, torch.get_num_threads() // workers)
+        trainings = {pool.submit(train_cell, cell, runs, device, threads, until, sequences): cell for cell in missing}
+        try:
+            for training in as_completed(trainings):
+                row, name = training.result(), trainings[training].name
+                if row is not None:
+                    curve = (runs / name / "curve.csv").read_text(encoding="utf-8")
+                    write_text(path.parent / f"{path.stem}_curves" / f"{name}.csv", curve)
+                    _write_rows(path, FIELDS, [*read_rows(path), row])
+                    yield row
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those in progress have got the same Ctrl-C, and save
+            raise
+
+
+def train_cell(
+    cell: Cell, runs: Path, device: str, threads: int, until: float | None, sequences: int
+) -> dict[str, Any] | None:
+    """Train a cell to its end and score it; None if its time was up before.
+
+    Args:
+        cell: what to train.
+        runs: folder for the runs.
+        device: where to train.
+        threads: of the CPU.
+        until: time at which the training is saved and left.
+        sequences: sequences of the evaluation.
+    """
+    if until is not None and time.time() >= until:
+        return None
+    torch.set_num_threads(threads)
+    folder, config = runs / cell.name, cell.config
+    run = Run(config, folder, device, resume=(folder / "checkpoint.safetensors").exists())
+    diverged = False
+    try:
+        if not run.train(progress=False, until=until):
+            return None
+    except DivergenceError:
+        diverged = True
+    rows = read_metrics(folder)
+    write_curve(folder / "curve.csv", rows)
+    if diverged:
+        return _row(cell, run, {}, converged=False)
+    score = evaluate(
+        run.model,
+        cell.length,
+        config.segment_length,
+        sequences=sequences,
+        batch_size=config.batch_size,
+        seed=derive_seed(cell.seed, "experiment"),
+        precision=config.precision,
+    )
+    return _row(cell, run, dataclasses.asdict(score), has_converged([row["accuracy"] for row in rows]))
+
+
+def _row(cell: Cell, run: Run, score: Mapping[str, int | float], converged: bool) -> dict[str, Any]:
+    config, sizes = run.config, run.config.model
+    first = first_visible(cell.length, config.segment_length, sizes.num_layers, sizes.reach)[0].item()
+    symbols = config.steps * config.batch_size * (config.length + NUM_SYMBOLS)
+    scores = ("accuracy", "ci95", "free_running", "free_running_ci95")
+    return {
+        "model": cell.variant,
+        "preset": cell.preset,
+        "length": cell.length,
+        "segment": config.segment_length,
+        "seed": cell.seed,
+        "learning_rate": f"{cell.learning_rate:g}",
+        **{name: f"{score.get(name, math.nan):.4f}" for name in scores},
+        "sequences": score.get("sequences", 0),
+        "steps": cell.steps,
+        "converged": converged,
+        "train_seconds": f"{run.seconds:.1f}",
+        "tokens_per_second": round(symbols / run.seconds) if run.seconds else 0,
+        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "parameters": run.model.num_parameters,
+        "state_bytes": run.model.state_bytes(1),
+        "receptive_field": "all" if config.model_name == "infinite-former" else cell.length - first,
+        "command": cell.command,
+    }
+
+
+def has_converged(accuracy: Sequence[float]) -> bool:
+    """Whether the last fifth of the steps has gained little, each end averaged over a twentieth of the steps.
+
+    Args:
+        accuracy: of every step.
+
+    Example:
+        >>> has_converged([0.5] * 100), has_converged([step / 100 for step in range(100)])
+        (True, False)
+    """
+    part, end = max(1, len(accuracy) // 20), len(accuracy) * 4 // 5
+    before, after = accuracy[max(0, end - part) : max(1, end)], accuracy[-part:]
+    return sum(after) / len(after) - sum(before) / len(before) < SMALLEST_GAIN
+
+
+def write_curve(path: Path, rows: Sequence[Mapping[str, int | float]], every: int = 10) -> None:
+    """Write a learning curve with one row for several steps, their means.
+
+    Args:
+        path: CSV file.
+        rows: a run's metrics.
+        every: steps to a row.
+    """
+    lines = [",".join(CURVE_FIELDS)]
+    for end in range(every, len(rows) + 1, every):
+        part = rows[end - every : end]
+        means = (sum(row[name] for row in part) / len(part) for name in CURVE_FIELDS[1:])
+        lines.append(",".join([str(part[-1]["step"]), *(f"{mean:.4f}" for mean in means)]))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _row_key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in KEY)
+
+
+def _write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,199 @@
+import csv
+import math
+import time
+
+import pytest
+from tiny import TINY
+
+from infmem import cli, experiment
+from infmem.experiment import (
+    FIELDS,
+    LINE_FIELDS,
+    SCALES,
+    SWEEP_RATES,
+    VARIANTS,
+    Cell,
+    Scale,
+    chosen_rates,
+    has_converged,
+    num_missing,
+    read_rows,
+    record_lines,
+    result_cells,
+    sweep_cells,
+    train_cell,
+    train_cells,
+)
+from infmem.presets import PRESETS
+from infmem.run import Run, read_metrics
+
+RATES = dict.fromkeys(VARIANTS, 0.002)
+
+
+@pytest.fixture
+def tiny_sizes(monkeypatch):
+    """The small preset so small that a training takes a fraction of a second."""
+    monkeypatch.setitem(PRESETS, "small", TINY)
+
+
+def alone(cell, folder, until=None):
+    """Train a cell in this process."""
+    return train_cell(cell, folder, "cpu", threads=1, until=until, sequences=3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_recorded_command_trains_the_cell(variant, monkeypatch, tmp_path):
+    cell, seen = Cell(variant, "small", 500, 3, 0.004, 7), []
+
+    class Stopped(Exception):
+        pass
+
+    def catch(config, *args, **kwargs):
+        seen.append(config)
+        raise Stopped
+
+    monkeypatch.setattr(cli, "Run", catch)
+    with pytest.raises(Stopped):
+        cli.main([*cell.command.split()[1:], "--run", str(tmp_path)])
+    assert seen == [cell.config]
+
+
+def test_all_models_share_sizes_and_remember_equally_many_vectors():
+    configs = {variant: Cell(variant, "full", 4000, 0, 5e-4, 10).config for variant in VARIANTS}
+    assert len({(c.segment_length, c.batch_size, c.model.d_model, c.model.num_layers) for c in configs.values()}) == 1
+    assert configs["transformer-xl"].model.memory_length == 2048
+    compressive = configs["compressive-transformer"].model
+    assert (compressive.memory_length, compressive.memory.length) == (1024, 1024)
+    assert compressive.memory.loss == "attention_reconstruction"
+    for variant in ("infinite-former-paper", "infinite-former-best", "infinite-former-sticky"):
+        assert (configs[variant].model.memory_length, configs[variant].model.memory.num_basis) == (1024, 1024)
+    assert configs["infinite-former-sticky"].model.memory.sticky == "iid"
+
+
+def test_the_order_of_work_is_the_claim_first():
+    cells = result_cells(SCALES["small"], list(VARIANTS), RATES, 10)
+    assert len(set(cells)) == len(cells) == 6 * 3 * 3
+    first = cells[:12]
+    assert {cell.variant for cell in first} == set(list(VARIANTS)[:4]) and {cell.seed for cell in first} == {0}
+    assert [cell.length for cell in first] == [500] * 4 + [1000] * 4 + [2000] * 4
+    assert {cell.seed for cell in cells[12:24]} == {1} and {cell.variant for cell in cells[:24]} == set(
+        list(VARIANTS)[:4]
+    )
+
+
+def test_a_cell_is_trained_scored_and_described(tiny_sizes, tmp_path):
+    cell = Cell("infinite-former-best", "small", 23, 0, 0.01, 20)
+    row = alone(cell, tmp_path)
+    assert tuple(row) == FIELDS
+    assert row["command"] == cell.command and row["receptive_field"] == "all" and row["steps"] == 20
+    assert 0 <= float(row["accuracy"]) <= 1 and row["converged"] in (True, False)
+    curve = read_rows(tmp_path / cell.name / "curve.csv", ("step", "loss", "accuracy"))
+    metrics = read_metrics(tmp_path / cell.name)
+    assert [row["step"] for row in curve] == ["10", "20"]
+    assert float(curve[1]["loss"]) == pytest.approx(sum(row["loss"] for row in metrics[10:]) / 10, abs=1e-4)
+    windowed = alone(Cell("window", "small", 23, 0, 0.01, 3), tmp_path)
+    assert windowed["receptive_field"] == 23 - 21, "the answer starts in the segment of the positions 21 to 27"
+
+
+def test_a_cell_that_was_stopped_goes_on_where_it_was(tiny_sizes, tmp_path, monkeypatch):
+    cell = Cell("transformer-xl", "small", 23, 0, 0.01, 13)
+    whole = alone(cell, tmp_path / "whole")
+    assert alone(cell, tmp_path / "parts", until=time.time()) is None
+    assert not (tmp_path / "parts").exists(), "nothing is begun when the time is up"
+    now = iter(range(1000))
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    assert alone(cell, tmp_path / "parts", until=1.0) is None
+    monkeypatch.undo()
+    monkeypatch.setitem(PRESETS, "small", TINY)
+    assert 0 < Run(cell.config, tmp_path / "parts" / cell.name, resume=True).step < 13
+    row = alone(cell, tmp_path / "parts")
+    assert {name: row[name] for name in ("accuracy", "free_running")} == {
+        name: whole[name] for name in ("accuracy", "free_running")
+    }
+
+
+def test_a_training_that_diverges_is_recorded_as_such(tiny_sizes, tmp_path):
+    row = alone(Cell("window", "small", 23, 0, 1e30, 20), tmp_path)
+    assert row["accuracy"] == "nan" and row["converged"] is False
+
+
+def test_cells_are_trained_once_and_recorded(tmp_path):
+    path, runs = tmp_path / "data" / "sorting.csv", tmp_path / "runs"
+    cells = [Cell(variant, "classroom", 41, 0, 0.002, 2) for variant in ("window", "infinite-former-sticky")]
+    assert list(train_cells(cells, path, runs, until=time.time(), sequences=2)) == []
+    assert num_missing(cells, path) == 2
+    rows = list(train_cells(cells, path, runs, workers=2, sequences=2))
+    assert num_missing(cells, path) == 0
+    with path.open(newline="") as file:
+        assert sorted(csv.DictReader(file), key=str) == sorted(
+            [{k: str(v) for k, v in row.items()} for row in rows], key=str
+        )
+    assert {curve.stem for curve in (tmp_path / "data" / "sorting_curves").iterdir()} == {cell.name for cell in cells}
+    assert list(train_cells(cells, path, runs, sequences=2)) == []
+
+
+def test_the_best_rate_is_chosen_and_scaled_with_the_preset():
+    cells = sweep_cells(["window", "transformer-xl"])
+    assert [cell.learning_rate for cell in cells] == [*SWEEP_RATES] * 2
+    scores = dict(zip(cells, ["0.2", "nan", "0.4", "0.3", "nan", "0.1", "0.3", "nan"], strict=True))
+    rows = [dict(zip(experiment.KEY, cell.key, strict=True)) | {"accuracy": score} for cell, score in scores.items()]
+    assert chosen_rates(rows, cells, "small") == {"window": SWEEP_RATES[2], "transformer-xl": SWEEP_RATES[2]}
+    ratio = PRESETS["full"].learning_rate / PRESETS["small"].learning_rate
+    assert chosen_rates(rows, cells, "full")["window"] == ratio * SWEEP_RATES[2]
+    with pytest.raises(ValueError, match=r"the sweep of learning rates is not complete: 1 left"):
+        chosen_rates(rows[:-1], cells, "small")
+
+
+def test_convergence_is_a_small_gain_of_the_last_fifth():
+    rising = [step / 1000 for step in range(1000)]
+    assert not has_converged(rising) and has_converged([1.0] * 1000)
+    assert has_converged([*rising[:800], *[rising[780]] * 200])
+    assert not has_converged([0.5] * 960 + [0.52] * 40)
+    assert has_converged([0.7])
+
+
+def test_lines_are_recorded_once(tiny_sizes, tmp_path):
+    path = tmp_path / "lines.csv"
+    record_lines(Scale("small", (23, 37), (0,)), path, num_sequences=5)
+    rows = read_rows(path, LINE_FIELDS)
+    assert [row["length"] for row in rows] == ["23", "37"]
+    assert all(float(row["chance"]) <= float(row["exact_counts"]) <= 1 for row in rows)
+    record_lines(Scale("small", (23, 37, 41), (0,)), path, num_sequences=5)
+    assert read_rows(path, LINE_FIELDS)[:2] == rows and len(read_rows(path, LINE_FIELDS)) == 3
+
+
+def test_another_file_is_not_written_to(tmp_path):
+    path = tmp_path / "sorting.csv"
+    path.write_text("something,else\n1,2\n")
+    with pytest.raises(ValueError, match="is no file of this experiment"):
+        list(train_cells([Cell("window", "classroom", 41, 0, 0.002, 2)], path, tmp_path))
+    assert path.read_text() == "something,else\n1,2\n"
+
+
+def test_the_command_sweeps_then_trains_then_has_nothing_left(tiny_sizes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "SWEEP_LENGTH", 23)
+    monkeypatch.setattr(experiment, "SWEEP_RATES", (0.01, 0.02))
+    monkeypatch.setattr(cli, "record_lines", lambda scale, path: record_lines(scale, path, num_sequences=5))
+
+    def in_this_process(cells, path, runs, *, device, workers, until, sequences):
+        for cell in cells:
+            if num_missing([cell], path) and (row := alone(cell, runs, until)):
+                experiment._write_rows(path, FIELDS, [*read_rows(path), row])
+                yield row
+
+    monkeypatch.setattr(cli, "train_cells", in_this_process)
+    options = ["--variants", "window", "--lengths", "23", "37", "--seeds", "0", "--steps", "3", "--device", "cpu"]
+    command = ["experiment", "sorting", *options, "--output", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert cli.main([*command, "--minutes", "0"]) == 0
+    assert "2 trainings left; go on with the same command" in capsys.readouterr().out
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("window") == 4 and printed.strip().endswith("complete")
+    rows = read_rows(tmp_path / "out" / "sorting.csv")
+    assert [row["length"] for row in rows] == ["23", "37"]
+    sweep = read_rows(tmp_path / "out" / "sorting_sweep.csv")
+    best = max(sweep, key=lambda row: float(row["accuracy"]))
+    assert {float(row["learning_rate"]) for row in rows} <= {float(row["learning_rate"]) for row in sweep}
+    assert math.isclose(float(best["accuracy"]), max(float(row["accuracy"]) for row in sweep))
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.strip() == f"{tmp_path / 'out'}: complete"
