@@ -128,7 +128,7 @@ def train(
     """Train one model, then evaluate it on fresh sequences.
 
     What is not given comes from the preset. Ctrl-C saves; --resume goes on, on a CPU bit for bit.
-    Several GPUs share each batch: torchrun --nproc_per_node=K -m infmem.cli train ...
+    Several GPUs share each batch: torchrun --nproc_per_node=K -m infmem.cli -- train ...
 
     Args:
         model: which model.
@@ -364,7 +364,7 @@ def bench(
     """Time training steps: the plain step beside the fast one.
 
     Prints a table and writes it, with the loss of each step, as JSON. Several GPUs share each batch:
-    torchrun --nproc_per_node=K -m infmem.cli bench train ...
+    torchrun --nproc_per_node=K -m infmem.cli -- bench train ...
 
     Args:
         what: what to time.

@@ -25,7 +25,7 @@ def mean_pool(old: Float[Tensor, "batch pos d_model"], rate: int) -> Float[Tenso
     r"""The mean of every group of hidden states.
 
     Equation:
-        $c_k = \frac1c \sum_{i=1}^{c} m_{kc+i}$
+        $s_k = \frac1c \sum_{i=1}^{c} m_{kc+i}$
 
     Args:
         old: hidden states, oldest first; a whole number of groups.
@@ -95,7 +95,7 @@ class Convolution(nn.Module):
     r"""A learned weighted sum of every group of hidden states: width and stride are the rate.
 
     Equation:
-        $c_k = \sum_{i=1}^{c} W_i\, m_{kc+i} + b$, with $W_i = I/c$ and $b = 0$ before training: the mean of the group.
+        $s_k = \sum_{i=1}^{c} W_i\, m_{kc+i} + b$, with $W_i = I/c$ and $b = 0$ before training: the mean of the group.
 
     Args:
         d_model: size of the vectors.

@@ -15,6 +15,8 @@ from torch.testing import assert_close
 
 from infmem import LongTermMemory, MemoryConfig, MemoryState, sticky
 from infmem.memory import MemoryReading, first_operator, load_state, sampling_locations, save_state, update_recurrence
+from infmem.memory.operators import build_basis
+from infmem.presets import PRESETS, model_config
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -690,3 +692,40 @@ def test_a_file_that_holds_no_state_is_refused(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match="is not a whole safetensors file"):
         load_state(path)
+
+
+# --- numbers that products may be rounded to --------------------------------------------------------------------------
+
+
+def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:
+    """The nearest numbers with 10 bits after the first, which is what TF32 products look at."""
+    bits = x.view(torch.int32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rounded", "smallest", "largest"),
+    [
+        pytest.param(lambda x: x, 0, 1e-4, id="float32"),
+        pytest.param(rounded_to_tf32, 0.01, 0.07, id="TF32"),
+        pytest.param(lambda x: x.bfloat16().float(), 0.1, 0.4, id="bfloat16"),
+    ],
+)
+def test_updates_need_float32(rounded, smallest, largest, generator) -> None:
+    """A memory of the full preset, written eight times, with the operands of every product rounded."""
+    config, held = model_config("infinite-former", PRESETS["full"]).memory, [None, None]
+    for count in range(8):
+        new = torch.randn(1, 1024, 31, generator=generator) + 2 * torch.randn(1, 1, 31, generator=generator)
+        for which, (dtype, rounding) in enumerate([(torch.float64, lambda x: x), (torch.float32, rounded)]):
+            x = rounding(torch.nn.functional.layer_norm(new, (31,)).to(dtype))
+            if count == 0:
+                held[which] = rounding(first_operator(config, 1024, dtype)).T @ x
+            else:
+                transition, write = update_recurrence(config, 1024, count / (count + 1), dtype)
+                held[which] = rounding(transition) @ rounding(held[which]) + rounding(write) @ x
+    mean = torch.linspace(0.02, 0.98, 53, dtype=torch.float64)
+    for sigma in (1.0, 0.1, 0.01):
+        weights = build_basis(config).expectation(mean, torch.full_like(mean, sigma**2))
+        expected, read = (weights @ coefficients.double() for coefficients in held)
+        assert smallest <= (read - expected).norm() / expected.norm() <= largest

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from infmem.plots.style import BLUE, CYCLE, GREEN, GREY, ORANGE, SKY, VERMILION, blank, tidy
@@ -73,7 +74,7 @@ def draw_given_back(
         >>> len(draw_given_back(torch.zeros(4, 3), {"mean": torch.zeros(4, 3), "max": torch.ones(4, 3)}).axes)
         6
     """
-    figure = blank(figure, 7.5, 3.6)
+    figure = blank(figure, 7.5, 4)
     panels = figure.subplots(3, len(given_back), sharex=True, sharey="row", squeeze=False)
     tokens = np.arange(1, len(signal) + 1)
     for column, (name, said) in zip(panels.T, given_back.items(), strict=True):
@@ -87,6 +88,7 @@ def draw_given_back(
         column[-1].set_xlabel("token")
     for axes, question in zip(panels[:, 0], QUESTIONS, strict=True):
         axes.set_ylabel(question)
+    figure.align_ylabels(panels[:, 0])
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=3.5, color=GREY, label="the signal"),
         Line2D([], [], color=VERMILION, linewidth=2, label="given back"),
@@ -159,7 +161,8 @@ def draw_compressed_view(
         axes.set_xlim(0, len(signal))
         axes.set_xticks([0.5, *np.arange(16, len(signal) + 1, 16) - 0.5], labels=[])
         tidy(axes)
-    panels[-1].set_xlabel("token (grey dots: what it was; red: what the compressed memory says)")
+    panels[-1].set_xlabel("token (grey dots: what it was; lines: what the compressed memory says)")
+    figure.align_ylabels(panels)
     panels[-1].set_xticks(panels[-1].get_xticks(), [1, *range(16, len(signal) + 1, 16)])
     return figure
 
@@ -186,6 +189,9 @@ def draw_compression_learning(
     for number, (name, line) in enumerate(errors.items()):
         left.plot(line, DASHES[number % 4], color=colors[name], linewidth=2, label=name)
     left.set(yscale="log", xlabel="training step", ylabel="error of reading")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.minorticks_off()
     width = 0.8 / len(strengths)
     for number, (name, values) in enumerate(strengths.items()):
         place = np.arange(1, len(values) + 1) + (number - (len(strengths) - 1) / 2) * width
