@@ -103,10 +103,7 @@ def compiled(model: TransformerXL, backend: str = "inductor") -> TransformerXL:
     twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     for module in twin.modules():
         if isinstance(module, RelativeAttention) and model.embedding.weight.is_cuda:
-            from infmem.kernels.relative_attention import relative_attention  # needs Triton
-
-            module._distances = partial(_padded_distances, module)
-            module._read = partial(_fused_read, relative_attention)
+            read_with_kernel(module)
         for kind, name in COMPILED.items():
             if isinstance(module, kind):
                 setattr(module, name, _compiled(getattr(module, name), backend))
@@ -136,6 +133,14 @@ def _compiled(function: Callable[..., Result], backend: str) -> Callable[..., Re
             return quick(*args, **kwargs)
 
     return call
+
+
+def read_with_kernel(attention: RelativeAttention) -> None:
+    """Let a layer read with the kernel, which hides later keys by itself and does not want its scores shifted."""
+    from infmem.kernels.relative_attention import relative_attention  # needs Triton
+
+    attention._distances = partial(_padded_distances, attention)
+    attention._read = partial(_fused_read, relative_attention)
 
 
 def _padded_distances(attention: RelativeAttention, key_pos: int) -> Tensor:

@@ -13,7 +13,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
+from infmem.fast import read_with_kernel  # noqa: E402
 from infmem.kernels.relative_attention import relative_attention  # noqa: E402
+from infmem.models.layers import RelativeAttention  # noqa: E402
 
 # batch, head, query_pos, key_pos, distance, d_head
 SIZES = [
@@ -80,6 +82,22 @@ def test_nothing_later_than_the_query_is_read(generator):
     after = relative_attention(query, keys, values, by_distance)
     assert_close(after[:, :, :3], before[:, :, :3], rtol=0, atol=0)
     assert not torch.equal(after[:, :, 3:], before[:, :, 3:])
+
+
+@pytest.mark.parametrize("mem_pos", [0, 4, 11])
+def test_a_layer_that_reads_with_the_kernel_gives_the_same(mem_pos, generator):
+    attention = RelativeAttention(12, 3)
+    shapes = ((2, 5, 12), (2, mem_pos, 12), (3, 4), (3, 4))
+    tensors = [torch.randn(shape, generator=generator).to(DEVICE).requires_grad_() for shape in shapes]
+    attention.to(DEVICE)
+    results, gradients = [], []
+    for _ in range(2):
+        results.append(attention(*tensors).output)
+        gradients.append(torch.autograd.grad(results[-1].square().sum(), [*tensors, *attention.parameters()]))
+        read_with_kernel(attention)
+    assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+    for mine, expected in zip(gradients[1], gradients[0], strict=True):
+        assert_close(mine, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
