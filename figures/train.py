@@ -18,9 +18,9 @@ import tyro
 from infmem.checkpoint import load_checkpoint, save_checkpoint, write_text
 from infmem.config import from_dict
 from infmem.evaluation import evaluate
-from infmem.experiment import write_curve
 from infmem.presets import build_model
 from infmem.run import read_metrics
+from infmem.tables import write_curve
 from infmem.trained import FOLDER
 from infmem.training import TrainingConfig
 from infmem.validation import require

@@ -4,9 +4,7 @@ A cell is one training: a model at a length, with a seed and a learning rate. Wh
 what was begun is gone on with, so the experiment can be stopped and called again until it is complete.
 """
 
-import csv
 import dataclasses
-import io
 import math
 import multiprocessing
 import time
@@ -23,6 +21,7 @@ from infmem.demo import demo_config
 from infmem.evaluation import evaluate
 from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
 from infmem.run import DivergenceError, Run, read_metrics
+from infmem.tables import read_table, write_curve, write_table
 from infmem.tasks.sorting import NUM_SYMBOLS, first_visible, reference_lines
 from infmem.training import TrainingConfig, derive_seed, generator_for
 from infmem.validation import require
@@ -53,7 +52,6 @@ FIELDS = (
 )  # fmt: skip
 KEY = ("model", "preset", "length", "seed", "learning_rate", "steps")
 LINE_FIELDS = ("preset", "length", "segment", "chance", "last_segment", "receptive_field", "exact_counts", "sequences")
-CURVE_FIELDS = ("step", "loss", "accuracy")
 
 # Training has converged if the last fifth of its steps has gained less than this in accuracy.
 SMALLEST_GAIN = 0.01
@@ -207,16 +205,7 @@ def read_rows(path: Path, fields: Sequence[str] = FIELDS) -> list[dict[str, str]
         >>> read_rows(Path("there-is-no-such-file.csv"))
         []
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    require(
-        tuple(reader.fieldnames or ()) == tuple(fields),
-        f"{path} is no file of this experiment, which begins with {','.join(fields)}: name another folder",
-    )
-    return rows
+    return read_table(path, fields, "the file of an experiment")
 
 
 def num_missing(cells: Iterable[Cell], path: Path) -> int:
@@ -250,7 +239,7 @@ def record_lines(scale: Scale, path: Path, num_sequences: int = 2000) -> None:
         scores = {name: f"{score:.4f}" for name, score in dataclasses.asdict(lines).items()}
         about = {"preset": scale.preset, "length": length, "segment": sizes.segment_length, "sequences": num_sequences}
         rows.append(about | scores)
-    _write_rows(path, LINE_FIELDS, rows)
+    write_table(path, LINE_FIELDS, rows)
 
 
 def train_cells(
@@ -291,7 +280,7 @@ def train_cells(
                 if row is not None:
                     curve = (runs / name / "curve.csv").read_text(encoding="utf-8")
                     write_text(path.parent / f"{path.stem}_curves" / f"{name}.csv", curve)
-                    _write_rows(path, FIELDS, [*read_rows(path), row])
+                    write_table(path, FIELDS, [*read_rows(path), row])
                     yield row
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those in progress have got the same Ctrl-C, and save
@@ -380,29 +369,5 @@ def has_converged(accuracy: Sequence[float]) -> bool:
     return sum(after) / len(after) - sum(before) / len(before) < SMALLEST_GAIN
 
 
-def write_curve(path: Path, rows: Sequence[Mapping[str, int | float]], every: int = 10) -> None:
-    """Write a learning curve with one row for several steps, their means.
-
-    Args:
-        path: CSV file.
-        rows: a run's metrics.
-        every: steps to a row.
-    """
-    lines = [",".join(CURVE_FIELDS)]
-    for end in range(every, len(rows) + 1, every):
-        part = rows[end - every : end]
-        means = (sum(row[name] for row in part) / len(part) for name in CURVE_FIELDS[1:])
-        lines.append(",".join([str(part[-1]["step"]), *(f"{mean:.4f}" for mean in means)]))
-    write_text(path, "\n".join(lines) + "\n")
-
-
 def _row_key(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in KEY)
-
-
-def _write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

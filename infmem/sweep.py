@@ -14,8 +14,8 @@ import torch
 
 from infmem.evaluation import evaluate
 from infmem.run import DivergenceError, Run
+from infmem.tables import read_table
 from infmem.training import TrainingConfig, derive_seed
-from infmem.validation import require
 
 FIELDS = (
     "model",
@@ -95,16 +95,7 @@ def read_sweep(path: Path) -> list[dict[str, str]]:
         >>> read_sweep(Path("there-is-no-such-file.csv"))
         []
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    require(
-        tuple(reader.fieldnames or ()) == FIELDS,
-        f"{path} is not the file of a sweep, which begins with {','.join(FIELDS)}: name another one",
-    )
-    return rows
+    return read_table(path, FIELDS, "the file of a sweep")
 
 
 def _train_cell(config: TrainingConfig, device: str, threads: int, sequences: int, fast: bool | None) -> dict:

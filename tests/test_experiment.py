@@ -26,6 +26,7 @@ from infmem.experiment import (
 )
 from infmem.presets import PRESETS
 from infmem.run import Run, read_metrics
+from infmem.tables import write_table
 
 RATES = dict.fromkeys(VARIANTS, 0.002)
 
@@ -165,7 +166,7 @@ def test_lines_are_recorded_once(tiny_sizes, tmp_path):
 def test_another_file_is_not_written_to(tmp_path):
     path = tmp_path / "sorting.csv"
     path.write_text("something,else\n1,2\n")
-    with pytest.raises(ValueError, match="is no file of this experiment"):
+    with pytest.raises(ValueError, match="is not the file of an experiment"):
         list(train_cells([Cell("window", "classroom", 41, 0, 0.002, 2)], path, tmp_path))
     assert path.read_text() == "something,else\n1,2\n"
 
@@ -178,7 +179,7 @@ def test_the_command_sweeps_then_trains_then_has_nothing_left(tiny_sizes, tmp_pa
     def in_this_process(cells, path, runs, *, device, workers, until, sequences):
         for cell in cells:
             if num_missing([cell], path) and (row := alone(cell, runs, until)):
-                experiment._write_rows(path, FIELDS, [*read_rows(path), row])
+                write_table(path, FIELDS, [*read_rows(path), row])
                 yield row
 
     monkeypatch.setattr(cli, "train_cells", in_this_process)
