@@ -121,8 +121,8 @@ def _compiled(function: Callable[..., Result], backend: str) -> Callable[..., Re
 
     @functools.wraps(function)
     def call(*args, **kwargs) -> Result:
-        # Gradients of what was computed in float32 are in float32 too, as without compilation. By default all gradients
-        # of a layer would be in bfloat16, and those of where a memory is read would be wrong by several times.
+        # Gradients of what was computed in float32, such as where a memory is read, are in float32 too, as without
+        # compilation; by default products of a backward pass are rounded to bfloat16 wherever it began in that.
         with (
             functorch_config.patch(backward_pass_autocast="off"),
             dynamo_config.patch(recompile_limit=MAX_SHAPES),
