@@ -14,7 +14,7 @@ from infmem.tasks import sorting
 from infmem.training import TrainingConfig
 from infmem.validation import require
 
-Path = Literal["eager", "fast"]
+StepKind = Literal["eager", "fast"]
 
 
 def benchmark_training(
@@ -42,7 +42,7 @@ def benchmark_training(
             yield _time_steps(config, workers, path, steps, warm_up)
 
 
-def _time_steps(config: TrainingConfig, workers: Workers, path: Path, steps: int, warm_up: int) -> dict:
+def _time_steps(config: TrainingConfig, workers: Workers, path: StepKind, steps: int, warm_up: int) -> dict:
     if workers.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     run = Run(config, None, workers.device, fast=path == "fast", workers=workers)
