@@ -7,7 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from infmem.demo import MODELS
-from infmem.plots import draw_learning_curves
+from infmem.experiment import FIELDS, LINE_FIELDS, read_rows
+from infmem.plots import draw_accuracy_by_length, draw_learning_curves
 from infmem.tasks.sorting import ReferenceLines
 
 HERE = Path(__file__).resolve().parent
@@ -27,7 +28,33 @@ def learning_curves() -> Figure:
     return draw_learning_curves({model: recorded(demo / f"{model}.csv") for model in MODELS}, ReferenceLines(**lines))
 
 
-FIGURES = {"learning_curves.png": learning_curves}
+def sorting_scores(preset: str) -> list[dict]:
+    """Each model at each length: the mean over seeds, and a bar that holds the interval of every seed."""
+    cells = {}
+    for row in read_rows(HERE / "data" / "sorting.csv", FIELDS):
+        if row["preset"] == preset:
+            cells.setdefault((row["model"], int(row["length"])), []).append((float(row["accuracy"]), float(row["ci95"])))
+    scores = []
+    for (name, length), seeds in cells.items():
+        mean = sum(accuracy for accuracy, _ in seeds) / len(seeds)
+        bar = max(abs(accuracy - mean) + ci95 for accuracy, ci95 in seeds)
+        scores.append({"name": name, "length": length, "accuracy": mean, "ci95": bar, "seeds": len(seeds)})
+    return scores
+
+
+def sorting() -> Figure:
+    """Accuracy against length at small scale, from what `infmem experiment sorting` has recorded."""
+    rows = read_rows(HERE / "data" / "sorting_lines.csv", LINE_FIELDS)
+    names = ("chance", "last_segment", "receptive_field", "exact_counts")
+    lines = {
+        int(row["length"]): ReferenceLines(**{name: float(row[name]) for name in names})
+        for row in rows
+        if row["preset"] == "small"
+    }
+    return draw_accuracy_by_length(sorting_scores("small"), lines, "sorting, an eighth of the paper's sizes")
+
+
+FIGURES = {"learning_curves.png": learning_curves, "sorting.png": sorting}
 
 
 def main() -> None:

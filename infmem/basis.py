@@ -7,7 +7,7 @@ integrate them, take their expectation under another Gaussian. All of it is clos
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -15,6 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infmem.validation import checked, require
+
+# A Gaussian further from a limit than so many standard deviations has no mass beyond it, in float64 either.
+NUM_SIGMAS = 8
 
 
 @checked
@@ -88,6 +91,8 @@ class GaussianBasis:
 
     centers: Float[Tensor, " basis"]
     sigmas: Float[Tensor, " basis"]
+    # How many come before, within and behind, in the order of the list: those within have no mass outside of [0, 1].
+    regions: tuple[int, int, int] = field(init=False, repr=False)
 
     def __post_init__(self):
         require(
@@ -97,6 +102,7 @@ class GaussianBasis:
         )
         positive = self.sigmas.is_meta or bool((self.sigmas > 0).all())
         require(positive, f"every width in sigmas must be > 0, got {self.sigmas.tolist() if not positive else ''}")
+        object.__setattr__(self, "regions", _regions(self.centers, self.sigmas))
 
     @classmethod
     def grid(
@@ -199,15 +205,18 @@ class GaussianBasis:
             tensor([0.4730, 0.2340])
         """
         mu, sigma_sq = rearrange(mu, "... -> ... 1"), rearrange(sigma_sq, "... -> ... 1")
-        basis_variance = self.sigmas**2
-        total_variance = sigma_sq + basis_variance
-        whole_line = gaussian_density(mu, self.centers, total_variance)
+        whole_line = gaussian_density(mu, self.centers, sigma_sq + self.sigmas**2)
         if not unit_interval:
             return whole_line
-        product_mean = (mu * basis_variance + self.centers * sigma_sq) / total_variance
-        product_variance = sigma_sq * basis_variance / total_variance
-        inside = gaussian_mass(product_mean, product_variance, 0.0, 1.0) / gaussian_mass(mu, sigma_sq, 0.0, 1.0)
-        return whole_line * inside
+        return self._times_mass_inside(whole_line, mu, sigma_sq) / gaussian_mass(mu, sigma_sq, 0.0, 1.0)
+
+    def _times_mass_inside(self, whole_line: Tensor, mu: Tensor, sigma_sq: Tensor) -> Tensor:
+        """Values times the mass in [0, 1] of each product: only functions near an end can lose any of it."""
+        before, within, behind = whole_line.split(self.regions, dim=-1)
+        (first, _, last), (first_sq, _, last_sq) = (part.split(self.regions) for part in (self.centers, self.sigmas**2))
+        before = before * _product_mass(mu, sigma_sq, first, first_sq)
+        behind = behind * _product_mass(mu, sigma_sq, last, last_sq)
+        return torch.cat([before, within, behind], dim=-1)
 
     def integrals(self) -> Float[Tensor, " basis"]:
         r"""Integral of every basis function over the memory, $\int_0^1 \psi_j(t) dt$.
@@ -218,20 +227,54 @@ class GaussianBasis:
         """
         return gaussian_mass(self.centers, self.sigmas**2, 0.0, 1.0)
 
-    def inner_products(self) -> Float[Tensor, "basis other_basis"]:
+    def inner_products(self, other: "GaussianBasis | None" = None) -> Float[Tensor, "basis other_basis"]:
         r"""Inner products of the basis functions over the memory, $H_{ij} = \int_0^1 \psi_i(t) \psi_j(t) dt$.
 
         The energy of a signal with coefficients B is $\mathrm{tr}(B^\top H B)$.
+
+        Args:
+            other: the basis that $\psi_j$ are of; None takes the same one.
 
         Example:
             >>> GaussianBasis.grid(num_basis=3, sigmas=(0.1,)).inner_products().diagonal().round(decimals=3)
             tensor([1.4100, 2.8210, 1.4100])
         """
+        other = self if other is None else other
         mean, variance = rearrange(self.centers, "basis -> basis 1"), rearrange(self.sigmas**2, "basis -> basis 1")
-        total_variance = variance + self.sigmas**2
-        product_mean = (mean * self.sigmas**2 + self.centers * variance) / total_variance
-        inside = gaussian_mass(product_mean, variance * self.sigmas**2 / total_variance, 0.0, 1.0)
-        return gaussian_density(mean, self.centers, total_variance) * inside
+        inside = _product_mass(mean, variance, other.centers, other.sigmas**2)
+        return gaussian_density(mean, other.centers, variance + other.sigmas**2) * inside
+
+    def stretched(self, tau: float) -> "GaussianBasis":
+        r"""The basis whose functions are $\tau \psi_j(\tau t)$: what lies on [0, tau] of this one, on all of [0, 1].
+
+        Args:
+            tau: share of the memory, > 0.
+
+        Example:
+            >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.1,))
+            >>> t = torch.tensor([0.4])
+            >>> torch.equal(basis.stretched(0.5).evaluate(t), 0.5 * basis.evaluate(0.5 * t))
+            True
+        """
+        require(tau > 0, f"tau must be > 0, got {tau}: it is the share of the memory that is stretched")
+        return GaussianBasis(self.centers / tau, self.sigmas / tau)
+
+
+def _product_mass(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
+    """Mass in [0, 1] of the normalised product of two Gaussians, which is a third."""
+    total = variance + other_variance
+    product_mean = (mean * other_variance + other_mean * variance) / total
+    return gaussian_mass(product_mean, variance * other_variance / total, 0.0, 1.0)
+
+
+def _regions(centers: Tensor, sigmas: Tensor) -> tuple[int, int, int]:
+    """How many there are up to the last that reaches beyond 0, between, and from the first that reaches beyond 1."""
+    if centers.is_meta:  # nothing is known of them
+        return len(centers), 0, 0
+    reach = NUM_SIGMAS * sigmas.double()
+    beyond_0, beyond_1 = ((distance < reach).nonzero().flatten().tolist() for distance in (centers, 1 - centers))
+    first, last = max(beyond_0, default=-1) + 1, min(beyond_1, default=len(centers))
+    return (first, last - first, len(centers) - last) if first <= last else (len(centers), 0, 0)
 
 
 def validate_grid(num_basis: int, sigmas: Sequence[float]) -> None:

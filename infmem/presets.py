@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -20,7 +20,7 @@ from infmem.validation import require
 
 ModelName = Literal["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 PresetName = Literal["classroom", "small", "full"]
-MemoryName = Literal["best", "paper", "released"]
+MemoryName = Literal["best", "exact", "paper", "released"]
 ModelConfig = InfiniteFormerConfig | CompressiveTransformerConfig | TransformerXLConfig | WindowTransformerConfig
 
 MODEL_NAMES: dict[type, ModelName] = {
@@ -136,8 +136,8 @@ def model_config(
         80
     """
     shared = dataclasses.asdict(sizes.sizes)
-    presets = {"best": MemoryConfig.best, "paper": MemoryConfig.paper, "released": MemoryConfig.released}
-    require(memory in presets, f"memory must be one of {', '.join(presets)}, got {memory!r}")
+    require(memory in get_args(MemoryName), f"memory must be one of {', '.join(get_args(MemoryName))}, got {memory!r}")
+    long_term = getattr(MemoryConfig, memory)
     require(model in MODEL_NAMES.values(), f"model must be one of {', '.join(MODEL_NAMES.values())}, got {model!r}")
     options = dict(memory_options or {})
     require(
@@ -145,9 +145,9 @@ def model_config(
         f"memory options are for {' and '.join(MEMORY_CONFIGS)}: {model} has no memory that they could change",
     )
     if model == "infinite-former":
-        long_term = presets[memory](**(sizes.memory | options))
-        return InfiniteFormerConfig(**shared, memory_length=sizes.short_term_length, memory=long_term)
-    num_basis = presets[memory](**sizes.memory).num_basis
+        chosen = long_term(**(sizes.memory | options))
+        return InfiniteFormerConfig(**shared, memory_length=sizes.short_term_length, memory=chosen)
+    num_basis = long_term(**sizes.memory).num_basis
     if model == "compressive-transformer":
         compressed = CompressedMemoryConfig(**({"length": num_basis} | options))
         return CompressiveTransformerConfig(**shared, memory_length=sizes.short_term_length, memory=compressed)

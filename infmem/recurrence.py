@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infmem.basis import GaussianBasis
-from infmem.contraction import UpdateOperators
+from infmem.contraction import UpdateOperators, contracted_positions
+from infmem.signal import ridge_solve
 from infmem.validation import checked, require
 
 
@@ -59,6 +60,62 @@ def linear_recurrence(samples: Float[Tensor, "sample basis"], operators: UpdateO
         operators.past, samples.to(operators.past), "sample basis, sample other_basis -> basis other_basis"
     )
     return LinearRecurrence(transition, rearrange(operators.new, "pos basis -> basis pos"))
+
+
+@checked
+def exact_recurrence(
+    basis: GaussianBasis,
+    new: Float[Tensor, " pos"],
+    tau: float,
+    ridge: float,
+    padding: Float[Tensor, " padding_pos"] | None = None,
+) -> LinearRecurrence:
+    r"""The update that refits all of the old signal instead of samples of it.
+
+    Equation:
+        The new signal is the one that minimises
+        $w \int_0^1 \|B'^\top \psi(\tau t) - B^\top \psi(t)\|^2 dt + \sum_i \|B'^\top \psi(t_i) - x_i\|^2
+        + \lambda \|B'\|^2$ with $w = L \tau / (1 - \tau)$: a unit of the memory counts the same for old and new. So
+        $A = M^{-1} w \int_0^1 \psi(\tau t) \psi(t)^\top dt$, $C = M^{-1} F$ with
+        $M = w \int_0^1 \psi(\tau t) \psi(\tau t)^\top dt + F F^\top + \lambda I$ and
+        $F = [\psi(t_1), \dots, \psi(t_L)]$; both integrals in closed form.
+
+    Args:
+        basis: the basis functions.
+        new: positions of the new tokens in [0, 1], before the contraction.
+        tau: share of the past, in (0, 1).
+        ridge: the penalty, >= 0.
+        padding: positions whose target is zero, or None.
+
+    Returns:
+        A and C, in float64.
+
+    Raises:
+        ValueError: if `tau` is outside (0, 1) or the regression has no unique solution.
+
+    Source: ours, in the spirit of HiPPO-LegS (Gu et al. 2020, arXiv 2008.07669).
+
+    Differs from the paper: the paper takes M samples of the old signal. A signal of tokens is rough, so what a few
+        hundred points meet of it is noise, anew at every update; and a fixed number of samples counts less and less
+        beside the new tokens, however much of the memory it stands for.
+
+    Example:
+        >>> from infmem.signal import positions
+        >>> basis = GaussianBasis.grid(num_basis=3, sigmas=(0.2,))
+        >>> transition, write = exact_recurrence(basis, positions(5), tau=0.75, ridge=0.1)
+        >>> transition.shape, write.shape
+        (torch.Size([3, 3]), torch.Size([3, 5]))
+    """
+    new = new.double()
+    basis = basis.to(new)
+    past, design = basis.stretched(tau), basis.evaluate(contracted_positions(new[:0], new, tau)).mT
+    weight = new.shape[-1] * tau / (1 - tau)
+    gram = weight / tau**2 * past.inner_products() + design @ design.mT
+    if padding is not None:
+        zeros = basis.evaluate(padding.to(gram))
+        gram = gram + zeros.mT @ zeros
+    targets = torch.cat([weight / tau * past.inner_products(basis), design], dim=-1)
+    return LinearRecurrence(*ridge_solve(gram, targets, ridge).split([basis.num_basis, len(new)], dim=-1))
 
 
 @checked

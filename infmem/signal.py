@@ -119,24 +119,49 @@ def ridge_operator(
         torch.Size([5, 3])
     """
     require(positions.shape[-1] >= 1, "positions must hold at least one token, got none")
-    require(ridge >= 0, f"ridge must be >= 0, got {ridge}: it is the penalty on the size of the coefficients")
     wide_basis = basis.to(device=positions.device, dtype=torch.float64)
     design = wide_basis.evaluate(positions.double())
     gram = einsum(design, design, "... pos basis, ... pos other_basis -> ... basis other_basis")
     if padding is not None:
         design_padding = wide_basis.evaluate(padding.to(gram))
         gram = gram + design_padding.mT @ design_padding
-    gram = gram + ridge * torch.eye(basis.num_basis, dtype=gram.dtype, device=gram.device)
-    cholesky, failed = torch.linalg.cholesky_ex(gram)
+    return ridge_solve(gram, design.mT, ridge).mT.to(positions.dtype)
+
+
+@checked
+def ridge_solve(
+    gram: Float[Tensor, "*batch basis other_basis"], targets: Float[Tensor, "*batch basis pos"], ridge: float
+) -> Float[Tensor, "*batch basis pos"]:
+    r"""Solve the normal equations of a ridge regression, by Cholesky in the type of `gram`.
+
+    Equation:
+        $(H + \lambda I)^{-1} F$
+
+    Args:
+        gram: H, inner products of the basis functions over what is fitted.
+        targets: F, inner products of the basis functions with the targets.
+        ridge: the penalty, >= 0.
+
+    Raises:
+        ValueError: if the penalty is negative, or the system is singular.
+
+    Example:
+        >>> ridge_solve(torch.eye(3), torch.ones(3, 1), ridge=1.0).T
+        tensor([[0.5000, 0.5000, 0.5000]])
+    """
+    require(ridge >= 0, f"ridge must be >= 0, got {ridge}: it is the penalty on the size of the coefficients")
+    num_basis = gram.shape[-1]
+    penalty = ridge * torch.eye(num_basis, dtype=gram.dtype, device=gram.device)
+    cholesky, failed = torch.linalg.cholesky_ex(gram + penalty)
     singular = failed > 0
     if ridge == 0:  # rounding can make a singular matrix look positive definite
-        singular = singular | (torch.linalg.matrix_rank(gram, hermitian=True) < basis.num_basis)
+        singular = singular | (torch.linalg.matrix_rank(gram, hermitian=True) < num_basis)
     require(
         not bool(singular.any()),
-        f"the ridge regression has no unique solution with ridge={ridge}, {basis.num_basis} basis functions and "
-        f"{positions.shape[-1]} positions: use a larger ridge or fewer, different basis functions",
+        f"the ridge regression has no unique solution with ridge={ridge}, {num_basis} basis functions and "
+        f"{targets.shape[-1]} positions: use a larger ridge or fewer, different basis functions",
     )
-    return torch.cholesky_solve(design.mT, cholesky).mT.to(positions.dtype)
+    return torch.cholesky_solve(targets, cholesky)
 
 
 @checked

@@ -142,6 +142,41 @@ def test_inner_products(uneven_basis):
     assert_allclose(uneven_basis.inner_products(), np.array(expected), rtol=1e-9, atol=1e-15)
 
 
+def test_inner_products_with_another_basis(uneven_basis):
+    other = [(0.2, 0.03), (0.9, 0.4)]
+    functions = list(zip(uneven_basis.centers.numpy(), uneven_basis.sigmas.numpy(), strict=True))
+    expected = [[oracles.gaussian_overlap(*mine, *theirs, 0.0, 1.0) for theirs in other] for mine in functions]
+    products = uneven_basis.inner_products(GaussianBasis(float64(0.2, 0.9), float64(0.03, 0.4)))
+    assert_allclose(products, np.array(expected), rtol=1e-9, atol=1e-15)
+
+
+def test_a_stretched_basis_is_the_basis_seen_through_a_lens(uneven_basis, uniform):
+    t = uniform(5, 3)
+    assert_allclose(uneven_basis.stretched(0.7).evaluate(t), 0.7 * uneven_basis.evaluate(0.7 * t), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"tau must be > 0, got 0"):
+        uneven_basis.stretched(0.0)
+
+
+@pytest.mark.parametrize(
+    ("centers", "regions"),
+    [
+        ((0.05, 0.2, 0.4, 0.6, 0.9), (1, 3, 1)),
+        ((0.2, 0.4), (0, 2, 0)),
+        ((0.9, 0.5, 0.05), (3, 0, 0)),  # in another order nothing is spared
+        ((0.5, -2.0, 0.5, 0.5), (2, 2, 0)),
+        ((0.5, 1.02, 0.5), (0, 1, 2)),
+    ],
+)
+def test_only_functions_near_an_end_lose_mass(centers, regions):
+    basis = GaussianBasis(float64(*centers), torch.full((len(centers),), 0.02, dtype=torch.float64))
+    assert basis.regions == regions
+    mu, sigma_sq = float64(0.02, 0.3, 0.999), float64(0.5, 1e-4, 0.01)
+    expected = oracles.expectation_by_quadrature(
+        mu.numpy(), sigma_sq.numpy(), basis.centers.numpy(), basis.sigmas.numpy(), unit_interval=True
+    )
+    assert_allclose(basis.expectation(mu, sigma_sq, unit_interval=True), expected, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("unit_interval", [False, True])
 def test_gradients_of_values_and_expectations(uneven_basis, uniform, unit_interval):
     mu, sigma_sq = uniform(2, 3).requires_grad_(), (0.01 + uniform(2, 3)).requires_grad_()

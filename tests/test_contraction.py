@@ -25,7 +25,14 @@ from infmem.contraction import (
     update_operators,
     validate_tau,
 )
-from infmem.recurrence import LinearRecurrence, half_life, linear_recurrence, retained_energy, retained_mass
+from infmem.recurrence import (
+    LinearRecurrence,
+    exact_recurrence,
+    half_life,
+    linear_recurrence,
+    retained_energy,
+    retained_mass,
+)
 from infmem.signal import effective_degrees_of_freedom, fit, padding_positions, positions, read, ridge_operator
 
 TAU = 0.7
@@ -165,6 +172,34 @@ def test_update_is_a_linear_recurrence(uneven_basis, normal, uniform, padding):
         x = normal(2, 17, 11)
         by_steps, by_powers = update(by_steps, x, samples, operators), transition @ by_powers + write @ x
         assert_allclose(by_steps, by_powers, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("padding", [None, PADDING])
+def test_exact_update_refits_all_of_the_old_signal(uneven_basis, normal, padding):
+    """Least squares over a thousand weighted points of the old signal stand for the integral."""
+    num_points, new, ridge, coefficients, x = 1009, positions(17), 0.3, normal(7, 11), normal(17, 11)
+    nodes = (np.arange(num_points) + 0.5) / num_points
+    weight = math.sqrt(17 * TAU / (1 - TAU) / num_points)
+    centers, sigmas = uneven_basis.centers.numpy(), uneven_basis.sigmas.numpy()
+    old = oracles.basis_values(nodes, centers, sigmas) @ coefficients.numpy()
+    placed = [weight * oracles.basis_values(TAU * nodes, centers, sigmas)]
+    placed.append(oracles.basis_values(TAU + (1 - TAU) * new.numpy(), centers, sigmas))
+    zeros = [] if padding is None else [oracles.basis_values(padding.numpy(), centers, sigmas)]
+    design = np.concatenate([*placed, *zeros, math.sqrt(ridge) * np.eye(7)])
+    targets = np.concatenate([weight * old, x.numpy(), np.zeros((len(design) - num_points - 17, 11))])
+    expected = np.linalg.lstsq(design, targets)[0]
+    transition, write = exact_recurrence(uneven_basis, new, TAU, ridge, padding)
+    assert_allclose(transition @ coefficients + write @ x, expected, rtol=0, atol=1e-4)
+
+
+def test_exact_update_is_what_many_samples_tend_to(uneven_basis):
+    """With as many samples as make a unit of the memory count the same, sampling is a coarse exact contraction."""
+    length, tau = 300, 0.75
+    past = positions(900, "midpoints")
+    operators = update_operators(uneven_basis, past, positions(length), tau, 0.3)
+    sampled = linear_recurrence(uneven_basis.evaluate(past), operators)
+    for exact, coarse in zip(exact_recurrence(uneven_basis, positions(length), tau, 0.3), sampled, strict=True):
+        assert_allclose(exact, coarse, rtol=0, atol=2e-4)
 
 
 def test_recurrence_has_the_type_of_the_operators(uneven_basis):
@@ -345,6 +380,16 @@ def test_counts_that_are_none(uneven_basis, small_recurrence):
     for retained in (retained_mass, retained_energy):
         with pytest.raises(ValueError, match=r"num_updates must be >= 0, got -1"):
             retained(uneven_basis, small_recurrence, -1)
+
+
+def test_an_exact_update_without_a_unique_solution():
+    twins = GaussianBasis(torch.tensor([0.5, 0.5]).double(), torch.tensor([0.1, 0.1]).double())
+    with pytest.raises(ValueError, match=r"no unique solution with ridge=0.0"):
+        exact_recurrence(twins, positions(5), TAU, ridge=0.0)
+    with pytest.raises(ValueError, match=r"ridge must be >= 0, got -1"):
+        exact_recurrence(twins, positions(5), TAU, ridge=-1.0)
+    with pytest.raises(ValueError, match=r"tau must be in \(0, 1\), got 1"):
+        exact_recurrence(twins, positions(5), 1.0, ridge=1.0)
 
 
 def test_an_update_without_a_unique_solution(uneven_basis):

@@ -73,7 +73,7 @@ def test_all_models_share_sizes_and_remember_equally_many_vectors():
 
 def test_the_order_of_work_is_the_claim_first():
     cells = result_cells(SCALES["small"], list(VARIANTS), RATES, 10)
-    assert len(set(cells)) == len(cells) == 6 * 3 * 3
+    assert len(set(cells)) == len(cells) == 7 * 3 * 3
     first = cells[:12]
     assert {cell.variant for cell in first} == set(list(VARIANTS)[:4]) and {cell.seed for cell in first} == {0}
     assert [cell.length for cell in first] == [500] * 4 + [1000] * 4 + [2000] * 4

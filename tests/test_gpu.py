@@ -137,20 +137,23 @@ def test_positions_are_exact_in_mixed_precision(gpu):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="compiling for a GPU needs Triton")
-def test_gradients_of_a_compiled_read_are_those_of_the_read(gpu):
+def test_gradients_of_a_compiled_read_are_as_good_as_those_of_the_read(gpu):
     """At sizes where Inductor splits sums in two, with fresh memory full of large numbers that must not be read."""
-    memory = LongTermMemory(384, 6, MemoryConfig.best(num_basis=1024)).to(gpu)
+    memory = LongTermMemory(384, 6, MemoryConfig.exact(num_basis=1024)).to(gpu)
     generator = torch.Generator(gpu).manual_seed(0)
     state = memory.write(torch.randn(8, 1024, 384, device=gpu, generator=generator), memory.empty(8))
     query, upstream = torch.randn(2, 8, 948, 384, device=gpu, generator=generator)
-    gradients = []
-    for read in (memory._read, _compiled(memory._read, "inductor")):
+
+    def gradients(read, precision):
         memory.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast("cuda", precision, enabled=precision != torch.float32):
             z, _ = read(query, state.coefficients, memory.basis, False)
         rubbish = [torch.full((2**size,), 3e4, device=gpu) for size in range(8, 27) for _ in range(3)]
         del rubbish
         (z.float() * upstream).sum().backward()
-        gradients.append({name: weight.grad for name, weight in memory.named_parameters() if weight.grad is not None})
-    for name, expected in gradients[0].items():
-        assert_close(gradients[1][name], expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item(), msg=name)
+        return {name: weight.grad for name, weight in memory.named_parameters() if weight.grad is not None}
+
+    expected, plain = (gradients(memory._read, precision) for precision in (torch.float32, torch.bfloat16))
+    for name, gradient in gradients(_compiled(memory._read, "inductor"), torch.bfloat16).items():
+        error, plain_error = ((found - expected[name]).norm().item() for found in (gradient, plain[name]))
+        assert error <= 1.2 * plain_error + 1e-3 * expected[name].norm().item(), name

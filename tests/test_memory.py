@@ -1,6 +1,7 @@
 """The long-term memory as a whole: what it writes and reads, row by row, with every option, and what it refuses."""
 
 import dataclasses
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -289,15 +290,40 @@ def test_state_bytes_are_those_of_the_tensors(dtype) -> None:
     assert memory.state_bytes(BATCH) == numbers * dtype.itemsize + BATCH * 8
 
 
-def test_constant_signal_does_not_drift_under_the_scaled_schedule() -> None:
-    memory = LongTermMemory(2, 1, MemoryConfig.best(num_basis=128, num_samples=128))
+# Of the mean and of single values; without a limit to tau, samples would reach a mean of 1.7 and values of 2.8.
+DRIFTS = [("best", 0.03, 0.25), ("exact", 1e-3, 0.02)]
+
+
+@pytest.mark.parametrize("preset, mean_drift, drift", DRIFTS)
+def test_constant_signal_does_not_drift_under_the_scaled_schedule(preset, mean_drift, drift) -> None:
+    memory = LongTermMemory(2, 1, getattr(MemoryConfig, preset)(num_basis=128, num_samples=128))
     ones, inside = torch.ones(1, 128, 2), torch.linspace(0.02, 0.98, 97)
     state, held = memory.empty(1), []
-    for _ in range(1000):  # without a limit to tau, the mean would reach 1.7 and single values 2.8
+    for _ in range(1000):
         state = memory.write(ones, state).detach()
         held.append(memory.basis.evaluate(inside) @ state.coefficients[0])
-    assert (torch.stack(held).mean(dim=(1, 2)) - 1).abs().max() < 0.03
-    assert (torch.stack(held) - 1).abs().max() < 0.25
+    assert (torch.stack(held).mean(dim=(1, 2)) - 1).abs().max() < mean_drift
+    assert (torch.stack(held) - 1).abs().max() < drift
+
+
+def test_the_exact_memory_counts() -> None:
+    """A head that looks everywhere reads the mean of all that was written, each token weighted alike."""
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 16 * 37, 1, dtype=torch.float64)
+    memory = LongTermMemory(1, 1, MemoryConfig.exact(num_basis=53)).double()
+    state = memory.empty(1)
+    for segment in tokens.split(37, dim=1):
+        state = memory.write(segment, state)
+    everywhere = memory.basis.expectation(
+        torch.tensor([0.5]).double(), torch.tensor([1e4]).double(), unit_interval=True
+    )
+    read = everywhere @ state.coefficients[0]
+    assert_close(read, tokens.mean(dim=1), rtol=0, atol=0.02 * tokens.std().item() / math.sqrt(16 * 37))
+
+
+def test_the_exact_memory_has_no_samples_to_draw() -> None:
+    with pytest.raises(ValueError, match=r"contraction 'exact' keeps all of the old signal, so sticky must be 'none'"):
+        MemoryConfig(contraction="exact", sticky="iid")
 
 
 def test_state_survives_a_file(tmp_path, generator, normal) -> None:
@@ -411,6 +437,17 @@ def test_sticky_sampling_follows_the_generator(generator, normal) -> None:
     assert (first - other).abs().max() > 1e-6
 
 
+EXACT = {
+    "schedule": "scaled",
+    "ridge": 0.1,
+    "gate": False,
+    "contraction": "exact",
+    "positions": "midpoints",
+    "padding": False,
+    "interval": "unit",
+}
+
+
 def test_the_presets_say_what_they_change() -> None:
     assert MemoryConfig.paper() == MemoryConfig()
     for config, changes in [
@@ -418,6 +455,8 @@ def test_the_presets_say_what_they_change() -> None:
         (MemoryConfig.released(), {"positions": "released", "bias": False, "own_query": False}),
         (MemoryConfig.released(bias=True), {"positions": "released", "own_query": False}),
         (MemoryConfig.best(tau_max=0.9), {"schedule": "scaled", "ridge": 0.1, "gate": False, "tau_max": 0.9}),
+        (MemoryConfig.exact(tau_max=0.9), {**EXACT, "sigmas": (1 / 768,), "tau_max": 0.9}),
+        (MemoryConfig.exact(num_basis=8), {**EXACT, "sigmas": (1 / 12,), "num_basis": 8}),
     ]:
         assert config == dataclasses.replace(MemoryConfig(), **changes)
 
@@ -586,7 +625,7 @@ def test_bad_numbers_in_a_configuration_are_refused(changes, message) -> None:
         MemoryConfig(**changes)
 
 
-@pytest.mark.parametrize("name", ["schedule", "positions", "interval", "sticky", "placement"])
+@pytest.mark.parametrize("name", ["contraction", "schedule", "positions", "interval", "sticky", "placement"])
 def test_bad_names_in_a_configuration_are_refused(name, without_type_checker) -> None:
     with pytest.raises(ValueError, match=f"{name} must be one of .*, got 'sometimes'"):
         MemoryConfig(**{name: "sometimes"})

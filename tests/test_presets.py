@@ -52,7 +52,7 @@ def test_unknown_names_are_refused(without_type_checker):
         preset("large")
     with pytest.raises(ValueError, match="model must be one of infinite-former"):
         model_config("compressive", preset("small"))
-    with pytest.raises(ValueError, match="memory must be one of best, paper, released"):
+    with pytest.raises(ValueError, match="memory must be one of best, exact, paper, released"):
         model_config("infinite-former", preset("small"), "worst")
     with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
         choose_device("tpu")

@@ -12,13 +12,15 @@ from infmem.validation import check_fields, require
 class MemoryConfig:
     """Every choice that defines a long-term memory.
 
-    Three presets fill it in: `paper`, `released` and `best`. The defaults here are the paper's.
+    Four presets fill it in: `paper`, `released`, `best` and `exact`. The defaults here are the paper's.
 
     Args:
         num_basis: basis functions N, a multiple of the number of widths.
         sigmas: their widths, in units of the memory [0, 1].
         ridge: penalty of the fit, >= 0.
-        num_samples: samples M of the old signal that an update keeps.
+        contraction: what an update refits of the old signal: samples of it (`sampled`), or all of it, counting as much
+            as new tokens on equal room do (`exact`), which leaves nothing for a sticky memory to draw.
+        num_samples: samples M of the old signal that a `sampled` update keeps.
         schedule: `fixed` leaves the share `tau` to the past at every update and so forgets exponentially; `scaled`
             leaves it its share of all tokens so far, at most `tau_max`.
         tau: share of the past under `fixed`, in (0, 1).
@@ -45,6 +47,7 @@ class MemoryConfig:
     num_basis: int = 512
     sigmas: tuple[float, ...] = (0.01, 0.05)
     ridge: float = 1.0
+    contraction: Literal["sampled", "exact"] = "sampled"
     num_samples: int = 512
     schedule: Literal["fixed", "scaled"] = "fixed"
     tau: float = 0.75
@@ -69,6 +72,10 @@ class MemoryConfig:
         require(self.ridge >= 0, f"ridge must be >= 0, got {self.ridge}")
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.num_bins >= 1, f"num_bins must be at least 1, got {self.num_bins}")
+        require(
+            self.contraction == "sampled" or self.sticky == "none",
+            f"contraction 'exact' keeps all of the old signal, so sticky must be 'none', got {self.sticky!r}",
+        )
         validate_tau(self.tau)
         validate_tau(self.tau_max, "tau_max")
         require(self.sigma_0 > 0, f"sigma_0 must be > 0, got {self.sigma_0}: it is a standard deviation")
@@ -93,3 +100,27 @@ class MemoryConfig:
     def best(cls, **changes) -> "MemoryConfig":
         """What measurements on sorting prefer: equal room for all of the past, a weaker ridge, no gate."""
         return cls(**{"schedule": "scaled", "ridge": 0.1, "gate": False} | changes)
+
+    @classmethod
+    def exact(cls, **changes) -> "MemoryConfig":
+        """All of the past at equal resolution, and nothing but the past: what counts best.
+
+        Every update leaves the past its share of all tokens and refits all of it; heads look at the memory alone, so
+        nothing beside it needs a fit; and basis functions of one width, two thirds of their distance, resolve as much
+        as so many can, with coefficients small enough for bfloat16.
+
+        Example:
+            >>> MemoryConfig.exact(num_basis=8).sigmas
+            (0.08333333333333333,)
+        """
+        chosen = {
+            "sigmas": (2 / 3 / changes.get("num_basis", cls.num_basis),),
+            "ridge": 0.1,
+            "contraction": "exact",
+            "schedule": "scaled",
+            "positions": "midpoints",
+            "padding": False,
+            "interval": "unit",
+            "gate": False,
+        }
+        return cls(**chosen | changes)

@@ -11,7 +11,7 @@ from infmem.basis import GaussianBasis
 from infmem.caching import cached_tensors
 from infmem.contraction import UpdateOperators, update_operators
 from infmem.memory.config import MemoryConfig
-from infmem.recurrence import LinearRecurrence, linear_recurrence
+from infmem.recurrence import LinearRecurrence, exact_recurrence, linear_recurrence
 from infmem.signal import padding_positions, positions, ridge_operator
 
 
@@ -85,11 +85,14 @@ def update_recurrence(
         >>> transition.shape, write.shape
         (torch.Size([4, 4]), torch.Size([4, 7]))
     """
-    locations, basis = sampling_locations(config), build_basis(config)
-    placed = positions(length, position_rules(config)[1])
-    padding = zero_padding(config, config.num_samples, length)
-    operators = update_operators(basis, locations, placed, tau, config.ridge, padding)
-    recurrence = linear_recurrence(basis.evaluate(locations), operators)
+    basis, placed = build_basis(config), positions(length, position_rules(config)[1])
+    if config.contraction == "exact":
+        padding = zero_padding(config, round(length * tau / (1 - tau)), length)  # as dense as the new tokens
+        recurrence = exact_recurrence(basis, placed, tau, config.ridge, padding)
+    else:
+        locations, padding = sampling_locations(config), zero_padding(config, config.num_samples, length)
+        operators = update_operators(basis, locations, placed, tau, config.ridge, padding)
+        recurrence = linear_recurrence(basis.evaluate(locations), operators)
     return LinearRecurrence(*(matrix.to(device=device, dtype=dtype) for matrix in recurrence))
 
 
