@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from infmem.demo import MODELS
-from infmem.experiment import FIELDS, LINE_FIELDS, read_rows
+from infmem.experiment import FIELDS, LINE_FIELDS, VARIANTS, read_rows
 from infmem.plots import draw_accuracy_by_length, draw_learning_curves
 from infmem.tasks.sorting import ReferenceLines
 
@@ -33,13 +33,26 @@ def sorting_scores(preset: str) -> list[dict]:
     cells = {}
     for row in read_rows(HERE / "data" / "sorting.csv", FIELDS):
         if row["preset"] == preset:
-            cells.setdefault((row["model"], int(row["length"])), []).append((float(row["accuracy"]), float(row["ci95"])))
+            score = float(row["accuracy"]), float(row["ci95"])
+            cells.setdefault((row["model"], int(row["length"])), []).append(score)
     scores = []
     for (name, length), seeds in cells.items():
         mean = sum(accuracy for accuracy, _ in seeds) / len(seeds)
         bar = max(abs(accuracy - mean) + ci95 for accuracy, ci95 in seeds)
         scores.append({"name": name, "length": length, "accuracy": mean, "ci95": bar, "seeds": len(seeds)})
     return scores
+
+
+def sorting_table(preset: str) -> str:
+    """The same as a table in Markdown, with the number of seeds; a dash where a cell is not recorded yet."""
+    scores = {(row["name"], row["length"]): row for row in sorting_scores(preset)}
+    lengths = sorted({length for _, length in scores})
+    lines = ["| | " + " | ".join(f"{length:,} symbols" for length in lengths) + " |", "|---" * (1 + len(lengths)) + "|"]
+    for name in sorted({name for name, _ in scores}, key=list(VARIANTS).index):
+        cells = [scores.get((name, length)) for length in lengths]
+        words = [f"{cell['accuracy']:.3f} ({cell['seeds']})" if cell else "–" for cell in cells]
+        lines.append(f"| {name} | " + " | ".join(words) + " |")
+    return "\n".join(lines)
 
 
 def sorting() -> Figure:

@@ -62,6 +62,26 @@ def test_the_speed_up_of_the_readme_is_the_recorded_one():
         assert f"{speed[2, batch_size] / speed[1, 32]:.2f} times" in readme, words
 
 
+def test_the_accuracies_of_the_readme_are_the_recorded_ones(build):
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        recorded = {row["preset"] for row in csv.DictReader(file)}
+    assert "small" in recorded
+    for preset in recorded:
+        assert build.sorting_table(preset) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_sorting_figure_holds_every_seed(build):
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["preset"] == "small"]
+    scores = {(row["name"], row["length"]): row for row in build.sorting_scores("small")}
+    assert len(rows) == sum(score["seeds"] for score in scores.values())
+    for row in rows:
+        score = scores[row["model"], int(row["length"])]
+        assert abs(float(row["accuracy"]) - score["accuracy"]) + float(row["ci95"]) <= score["ci95"] + 1e-9
+    labels = {text.get_text() for text in build.sorting().axes[0].get_legend().get_texts()}
+    assert {row["model"] for row in rows} < labels
+
+
 def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build, "FIGURES", {"one.png": build.learning_curves})
     figure = build.learning_curves()
