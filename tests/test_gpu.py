@@ -96,7 +96,7 @@ def test_the_wrong_device_is_named(gpu):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "exact"])
 def test_the_fast_step_gives_the_losses_of_fifty_steps(model, precision, gpu):
     config = tiny_config(model, segment_length=17, precision=precision, steps=50)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
