@@ -1,6 +1,7 @@
 """Draw the figures of the README from the numbers in figures/data: `make figures`."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def sorting_table(preset: str) -> str:
 def sorting() -> Figure:
     """Accuracy against length at small scale, from what `infmem experiment sorting` has recorded."""
     rows = read_rows(HERE / "data" / "sorting_lines.csv", LINE_FIELDS)
-    names = ("chance", "last_segment", "receptive_field", "exact_counts")
+    names = [field.name for field in dataclasses.fields(ReferenceLines)]
     lines = {
         int(row["length"]): ReferenceLines(**{name: float(row[name]) for name in names})
         for row in rows
