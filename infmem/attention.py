@@ -13,6 +13,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from infmem.basis import GaussianBasis
+from infmem.kernels import fits
 from infmem.validation import checked, require
 
 
@@ -159,6 +161,41 @@ def expected_value(
         weights, values, "batch head query_pos basis, batch head basis d_head -> batch head query_pos d_head"
     )
     return rearrange(heads, "batch head query_pos d_head -> batch query_pos (head d_head)")
+
+
+@checked
+def continuous_read(
+    density: Density,
+    values: Float[Tensor, "batch head basis d_head"],
+    basis: GaussianBasis,
+    *,
+    unit_interval: bool = False,
+) -> Float[Tensor, "batch query_pos head_d_head"]:
+    r"""What each head reads under its density: `expected_value` with the expectations of the basis functions.
+
+    On a GPU with Triton one kernel does both, `infmem.kernels.gaussian_read`, and keeps no weights.
+
+    Args:
+        density: where each head looks.
+        values: $V_h = B W_h^V$; the weights take their type.
+        basis: the basis functions.
+        unit_interval: whether the densities live on [0, 1] only, instead of the whole line.
+
+    Example:
+        >>> basis = GaussianBasis.grid(num_basis=5, sigmas=(0.2,))
+        >>> everywhere = Density(mu=torch.full((1, 2, 3), 0.5), sigma_sq=torch.full((1, 2, 3), 100.0))
+        >>> read = continuous_read(everywhere, torch.ones(1, 2, 5, 4), basis, unit_interval=True)
+        >>> torch.allclose(read, basis.integrals().sum(), rtol=1e-3)
+        True
+
+    Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: as `GaussianBasis.expectation`.
+    """
+    if fits(values):
+        from infmem.kernels.gaussian_read import gaussian_read  # needs Triton
+
+        return gaussian_read(*density, values, basis, unit_interval=unit_interval)
+    weights = basis.expectation(*density, unit_interval=unit_interval)
+    return expected_value(weights.to(values.dtype), values)
 
 
 @checked

@@ -13,7 +13,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
+from infmem.basis import GaussianBasis  # noqa: E402
 from infmem.fast import read_with_kernel  # noqa: E402
+from infmem.kernels.gaussian_read import gaussian_read  # noqa: E402
 from infmem.kernels.relative_attention import relative_attention  # noqa: E402
 from infmem.models.layers import RelativeAttention  # noqa: E402
 
@@ -103,3 +105,67 @@ def test_a_layer_that_reads_with_the_kernel_gives_the_same(mem_pos, generator):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_the_operator_is_one_that_pytorch_can_compile(generator):
     torch.library.opcheck(torch.ops.infmem.relative_attention, tuple(inputs((2, 3, 5, 11, 17, 7), generator)))
+
+
+# num_basis, sigmas, whether on the unit interval
+BASES = [
+    pytest.param(1, (0.3,), False, id="one function"),
+    pytest.param(1, (0.3,), True, id="one function, unit interval"),
+    pytest.param(138, (0.01, 0.05), False, id="two widths, several blocks"),
+    pytest.param(138, (0.01, 0.05), True, id="two widths, unit interval"),
+    pytest.param(331, (2 / 3 / 331,), True, id="blocks with and without an end"),
+]
+
+
+def densities(generator):
+    """From far narrower than a basis function to far wider than the memory, anywhere on it and at its ends."""
+    mu = torch.rand(2, 3, 149, generator=generator)
+    mu[..., :5], mu[..., 5:11] = 0.0, 1.0
+    sigma_sq = torch.logspace(-6, 2, 149)[torch.randperm(149, generator=generator)].expand(2, 3, 149)
+    return mu.to(DEVICE).requires_grad_(), sigma_sq.contiguous().to(DEVICE).requires_grad_()
+
+
+def gaussian_reference(mu, sigma_sq, values, basis, unit_interval):
+    """Every weight in float64, written out."""
+    weights = basis.to(torch.float64).expectation(mu, sigma_sq, unit_interval=unit_interval)
+    return torch.einsum("bhqn,bhnd->bqhd", weights, values).flatten(2)
+
+
+@pytest.mark.parametrize(("num_basis", "sigmas", "unit_interval"), BASES)
+def test_the_gaussian_read_and_its_gradients(num_basis, sigmas, unit_interval, generator):
+    basis = GaussianBasis.grid(num_basis, sigmas, device=DEVICE)
+    values = torch.randn(2, 3, num_basis, 7, generator=generator).to(DEVICE).requires_grad_()
+    tensors = [*densities(generator), values]
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    read, expected = (
+        function(*arguments, basis, unit_interval=unit_interval)
+        for function, arguments in ((gaussian_read, tensors), (gaussian_reference, exact))
+    )
+    assert_close(read.double(), expected, rtol=1e-4, atol=1e-4)
+    upstream = torch.randn(read.shape, generator=generator).to(DEVICE)
+    found = torch.autograd.grad(read, tensors, upstream)
+    wanted = torch.autograd.grad(expected, exact, upstream.double())
+    # Per standard deviation of what is seen through a basis function: the narrower, the steeper.
+    steepness = (exact[1].detach() + min(sigmas) ** 2).sqrt()
+    for mine, theirs, unit in zip(found, wanted, (steepness, steepness**2, 1.0), strict=True):
+        assert_close(mine.double() * unit, theirs * unit, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="Triton's interpreter can't multiply bfloat16")
+def test_the_gaussian_read_takes_strided_bfloat16(generator):
+    """Values as projections give them in mixed precision: heads side by side in each row."""
+    basis = GaussianBasis.grid(138, (2 / 3 / 138,), device=DEVICE)
+    rows = torch.randn(2, 138, 3, 7, generator=generator).to(DEVICE, torch.bfloat16)
+    mu, sigma_sq = (tensor.detach() for tensor in densities(generator))
+    read = gaussian_read(mu, sigma_sq, rows.transpose(1, 2), basis, unit_interval=True)
+    expected = gaussian_reference(mu.double(), sigma_sq.double(), rows.transpose(1, 2).double(), basis, True)
+    assert read.dtype == torch.bfloat16
+    assert ((read - expected).norm() / expected.norm()).item() < 5e-3
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_the_gaussian_read_is_an_operator_that_pytorch_can_compile(generator):
+    basis = GaussianBasis.grid(5, (0.1,), device=DEVICE)
+    values = torch.randn(2, 3, 5, 7, generator=generator).to(DEVICE).requires_grad_()
+    arguments = (*densities(generator), values, basis.centers, basis.sigmas, 2, 2, True)
+    torch.library.opcheck(torch.ops.infmem.gaussian_read, arguments)

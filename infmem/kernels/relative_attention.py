@@ -7,15 +7,13 @@ was computed, by distance, block by block, and only where a query may look; its 
 Equal to `RelativeAttention._read` with `relative_shift` and the causal mask.
 """
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
+
+from infmem.kernels.tiles import contiguous_channels, kernel, like_rows, load_tile, store_tile, strides
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -26,26 +24,7 @@ BACKWARD = {"block_query": 64, "block_key": 64, "num_warps": 4, "num_stages": 1}
 BACKWARD_QUERY = {"block_query": 64, "block_key": 64, "num_warps": 4, "num_stages": 3}
 
 
-def _kernel(function: Callable) -> Any:
-    """As `triton.jit`, of the function itself: Triton can't compile what a checker of annotations wraps around it."""
-    return triton.jit(inspect.unwrap(function))
-
-
-@_kernel
-def _load(start, stride, rows, num_rows, columns, num_columns):
-    """A tile of a matrix whose columns are contiguous; zeros outside of the matrix."""
-    exists = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
-    return tl.load(start + rows[:, None] * stride + columns[None, :], mask=exists, other=0.0)
-
-
-@_kernel
-def _store(tile, start, stride, rows, num_rows, columns, num_columns):
-    """Write a tile of a matrix whose columns are contiguous; nothing outside of the matrix."""
-    exists = (rows < num_rows)[:, None] & (columns < num_columns)[None, :]
-    tl.store(start + rows[:, None] * stride + columns[None, :], tile, mask=exists)
-
-
-@_kernel
+@kernel
 def _forward_kernel(
     query, keys, values, by_distance, output, log_sum_exp,
     query_batch, query_head, query_row, keys_batch, keys_head, keys_row, values_batch, values_head, values_row,
@@ -58,7 +37,7 @@ def _forward_kernel(
     batch, head = row // num_heads, row % num_heads
     queries = tl.program_id(0) * block_query + tl.arange(0, block_query)
     channels = tl.arange(0, block_d)
-    q = _load(query + batch * query_batch + head * query_head, query_row, queries, num_queries, channels, d_head)
+    q = load_tile(query + batch * query_batch + head * query_head, query_row, queries, num_queries, channels, d_head)
     newest = num_keys - num_queries + queries  # the last key that each query may look at
     # Seen with rows one shorter, the scores by distance are scores by key, from here on (see `relative_shift`).
     shifted = batch * distance_batch + head * distance_head + shifted_start
@@ -68,25 +47,27 @@ def _forward_kernel(
     end = tl.minimum(num_keys, num_keys - num_queries + (tl.program_id(0) + 1) * block_query)
     for start in range(0, end, block_key):
         columns = start + tl.arange(0, block_key)
-        k = _load(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
+        k = load_tile(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
         visible = columns[None, :] <= newest[:, None]
-        positions = _load(by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
+        positions = load_tile(by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
         scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale + positions.to(tl.float32)
         scores = tl.where(visible, scores * LOG2_E, float("-inf"))
         new_largest = tl.maximum(largest, tl.max(scores, axis=1))
         shrink = tl.exp2(largest - new_largest)
         weights = tl.exp2(scores - new_largest[:, None])
         total = total * shrink + tl.sum(weights, axis=1)
-        v = _load(values + batch * values_batch + head * values_head, values_row, columns, num_keys, channels, d_head)
+        v = load_tile(
+            values + batch * values_batch + head * values_head, values_row, columns, num_keys, channels, d_head
+        )
         read = read * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=precision)
         largest = new_largest
     read = (read / total[:, None]).to(output.dtype.element_ty)
     start_of_head = output + batch * output_batch + head * output_head
-    _store(read, start_of_head, output_row, queries, num_queries, channels, d_head)
+    store_tile(read, start_of_head, output_row, queries, num_queries, channels, d_head)
     tl.store(log_sum_exp + row * num_queries + queries, largest + tl.log2(total), mask=queries < num_queries)
 
 
-@_kernel
+@kernel
 def _backward_kernel(
     query, keys, values, by_distance, log_sum_exp, grad_output, mean_grad, grad_keys, grad_values, grad_by_distance,
     query_batch, query_head, query_row, keys_batch, keys_head, keys_row, values_batch, values_head, values_row,
@@ -100,8 +81,8 @@ def _backward_kernel(
     batch, head = row // num_heads, row % num_heads
     columns = tl.program_id(0) * block_key + tl.arange(0, block_key)
     channels, num_past = tl.arange(0, block_d), num_keys - num_queries
-    k = _load(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
-    v = _load(values + batch * values_batch + head * values_head, values_row, columns, num_keys, channels, d_head)
+    k = load_tile(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
+    v = load_tile(values + batch * values_batch + head * values_head, values_row, columns, num_keys, channels, d_head)
     grad_k = tl.zeros([block_key, block_d], tl.float32)
     grad_v = tl.zeros([block_key, block_d], tl.float32)
     shifted = batch * distance_batch + head * distance_head + shifted_start
@@ -109,25 +90,27 @@ def _backward_kernel(
     for start in range(0, first, block_query):  # queries before these keys
         queries = start + tl.arange(0, block_query)
         zeros = tl.zeros([block_query, block_key], grad_by_distance.dtype.element_ty)
-        _store(zeros, grad_by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
+        store_tile(zeros, grad_by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
     for start in range(first, num_queries, block_query):
         queries = start + tl.arange(0, block_query)
-        q = _load(query + batch * query_batch + head * query_head, query_row, queries, num_queries, channels, d_head)
-        grad = _load(
+        q = load_tile(
+            query + batch * query_batch + head * query_head, query_row, queries, num_queries, channels, d_head
+        )
+        grad = load_tile(
             grad_output + batch * output_batch + head * output_head, output_row, queries, num_queries, channels, d_head
         )
         lse = tl.load(log_sum_exp + row * num_queries + queries, mask=queries < num_queries, other=0.0)
         mean = tl.load(mean_grad + row * num_queries + queries, mask=queries < num_queries, other=0.0)
         visible = (columns[None, :] <= (num_past + queries)[:, None]) & (queries < num_queries)[:, None]
-        positions = _load(by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
+        positions = load_tile(by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
         scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale + positions.to(tl.float32)
         weights = tl.exp2(tl.where(visible, scores * LOG2_E - lse[:, None], float("-inf")))
         grad_v += tl.dot(tl.trans(weights.to(grad.dtype)), grad, input_precision=precision)
         grad_weights = tl.dot(grad, tl.trans(v), input_precision=precision)
         grad_scores = (weights * (grad_weights - mean[:, None])).to(grad_by_distance.dtype.element_ty)
-        _store(grad_scores, grad_by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
+        store_tile(grad_scores, grad_by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
         grad_k += tl.dot(tl.trans(grad_scores.to(q.dtype)), q, input_precision=precision)
-    _store(
+    store_tile(
         (grad_k * scale).to(grad_keys.dtype.element_ty),
         grad_keys + batch * grad_batch + head * grad_head,
         grad_row,
@@ -136,7 +119,7 @@ def _backward_kernel(
         channels,
         d_head,
     )
-    _store(
+    store_tile(
         grad_v.to(grad_values.dtype.element_ty),
         grad_values + batch * grad_batch + head * grad_head,
         grad_row,
@@ -147,7 +130,7 @@ def _backward_kernel(
     )
 
 
-@_kernel
+@kernel
 def _backward_query_kernel(
     keys, grad_by_distance, grad_query,
     keys_batch, keys_head, keys_row, distance_batch, distance_head, grad_batch, grad_head, grad_row,
@@ -165,10 +148,10 @@ def _backward_query_kernel(
     end = tl.minimum(num_keys, num_past + (tl.program_id(0) + 1) * block_query)
     for start in range(0, end, block_key):
         columns = start + tl.arange(0, block_key)
-        grad_scores = _load(grad_by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
-        k = _load(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
+        grad_scores = load_tile(grad_by_distance + shifted, shifted_row, queries, num_queries, columns, num_keys)
+        k = load_tile(keys + batch * keys_batch + head * keys_head, keys_row, columns, num_keys, channels, d_head)
         grad_q += tl.dot(grad_scores.to(k.dtype), k, input_precision=precision)
-    _store(
+    store_tile(
         (grad_q * scale).to(grad_query.dtype.element_ty),
         grad_query + batch * grad_batch + head * grad_head,
         grad_row,
@@ -186,14 +169,6 @@ def _backward_query_kernel(
     tl.store(before, tl.zeros([block_query], grad_by_distance.dtype.element_ty), mask=queries < num_queries)
 
 
-def _strides(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.stride(0), tensor.stride(1), tensor.stride(2)
-
-
-def _contiguous_channels(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def _dense_rows(tensor: Tensor) -> Tensor:
     """The rows of each head one behind the other: heads may lie in any order."""
     dense = tensor.stride(-1) == 1 and tensor.stride(-2) == tensor.shape[-1]
@@ -204,12 +179,6 @@ def _like(tensor: Tensor) -> Tensor:
     """Room for the gradient of `_dense_rows(tensor)`, laid out as it is."""
     tensor = _dense_rows(tensor)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-
-
-def _like_rows(tensor: Tensor) -> Tensor:
-    """Room for a result whose heads lie side by side in every row, as the projections that follow want it."""
-    batch, head, pos, d_head = tensor.shape
-    return tensor.new_empty(batch, pos, head, d_head).transpose(1, 2)
 
 
 def _common(query: Tensor, keys: Tensor, by_distance: Tensor) -> dict[str, int | float | str]:
@@ -229,13 +198,13 @@ def _common(query: Tensor, keys: Tensor, by_distance: Tensor) -> dict[str, int |
 
 @torch.library.custom_op("infmem::relative_attention", mutates_args=())
 def _forward(query: Tensor, keys: Tensor, values: Tensor, by_distance: Tensor) -> tuple[Tensor, Tensor]:
-    query, keys, values = map(_contiguous_channels, (query, keys, values))
-    output, by_distance = _like_rows(query), _dense_rows(by_distance)
+    query, keys, values = map(contiguous_channels, (query, keys, values))
+    output, by_distance = like_rows(query), _dense_rows(by_distance)
     log_sum_exp = query.new_empty(query.shape[:3], dtype=torch.float32)
     grid = (triton.cdiv(query.shape[2], FORWARD["block_query"]), query.shape[0] * query.shape[1])
     _forward_kernel[grid](
         query, keys, values, by_distance, output, log_sum_exp,
-        *_strides(query), *_strides(keys), *_strides(values), *_strides(by_distance)[:2], *_strides(output),
+        *strides(query), *strides(keys), *strides(values), *strides(by_distance)[:2], *strides(output),
         **_common(query, keys, by_distance), **FORWARD,
     )  # fmt: skip
     return output, log_sum_exp
@@ -243,7 +212,7 @@ def _forward(query: Tensor, keys: Tensor, values: Tensor, by_distance: Tensor) -
 
 @_forward.register_fake
 def _(query, keys, values, by_distance):
-    return _like_rows(query), query.new_empty(query.shape[:3], dtype=torch.float32)
+    return like_rows(query), query.new_empty(query.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("infmem::relative_attention_backward", mutates_args=())
@@ -256,21 +225,21 @@ def _backward(
     log_sum_exp: Tensor,
     grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    query, keys, values, grad_output = map(_contiguous_channels, (query, keys, values, grad_output))
+    query, keys, values, grad_output = map(contiguous_channels, (query, keys, values, grad_output))
     by_distance = _dense_rows(by_distance)
     mean_grad = (output.float() * grad_output.float()).sum(-1).contiguous()
-    grad_query, grad_keys, grad_values = _like_rows(query), _like_rows(keys), _like_rows(keys)
+    grad_query, grad_keys, grad_values = like_rows(query), like_rows(keys), like_rows(keys)
     grad_by_distance, common = _like(by_distance), _common(query, keys, by_distance)
     rows = query.shape[0] * query.shape[1]
     _backward_kernel[triton.cdiv(keys.shape[2], BACKWARD["block_key"]), rows](
         query, keys, values, by_distance, log_sum_exp, grad_output, mean_grad, grad_keys, grad_values, grad_by_distance,
-        *_strides(query), *_strides(keys), *_strides(values), *_strides(by_distance)[:2], *_strides(grad_output),
-        *_strides(grad_keys),
+        *strides(query), *strides(keys), *strides(values), *strides(by_distance)[:2], *strides(grad_output),
+        *strides(grad_keys),
         **common, **BACKWARD,
     )  # fmt: skip
     unused = triton.next_power_of_2(max(1, common["shifted_row"] - keys.shape[2]))
     _backward_query_kernel[triton.cdiv(query.shape[2], BACKWARD_QUERY["block_query"]), rows](
-        keys, grad_by_distance, grad_query, *_strides(keys), *_strides(by_distance)[:2], *_strides(grad_query),
+        keys, grad_by_distance, grad_query, *strides(keys), *strides(by_distance)[:2], *strides(grad_query),
         **common, **BACKWARD_QUERY, block_unused=unused,
     )  # fmt: skip
     return grad_query, grad_keys, grad_values, grad_by_distance
@@ -278,7 +247,7 @@ def _backward(
 
 @_backward.register_fake
 def _(query, keys, values, by_distance, output, log_sum_exp, grad_output):
-    return _like_rows(query), _like_rows(keys), _like_rows(keys), _like(by_distance)
+    return like_rows(query), like_rows(keys), like_rows(keys), _like(by_distance)
 
 
 def _save(ctx, inputs, output) -> None:

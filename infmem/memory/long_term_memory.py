@@ -263,10 +263,9 @@ class LongTermMemory(nn.Module):
         # A mean in bf16 would be coarser than a basis function is wide: densities are computed in float32.
         with torch.autocast(query.device.type, enabled=False):
             density = self._density(query.to(coefficients.dtype), coefficients, textbook)
-            weights = basis.expectation(*density, unit_interval=self.config.interval == "unit")
             kl = attention.kl_regularizer(density.sigma_sq, self.config.sigma_0)
-        z = self.out(attention.expected_value(weights.to(values.dtype), values))
-        return z, MemoryReading(mu=density.mu, sigma_sq=density.sigma_sq, kl=kl)
+            heads = attention.continuous_read(density, values, basis, unit_interval=self.config.interval == "unit")
+        return self.out(heads), MemoryReading(mu=density.mu, sigma_sq=density.sigma_sq, kl=kl)
 
     def _density(self, query: Tensor, coefficients: Tensor, textbook: bool) -> attention.Density:
         heads = rearrange(query, "batch query_pos (head d_head) -> batch head query_pos d_head", head=self.num_heads)
