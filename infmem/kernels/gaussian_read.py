@@ -23,7 +23,7 @@ DENSITY_AT_0 = tl.constexpr(1 / math.sqrt(2 * math.pi))
 
 # Queries and basis functions of a block, warps and pipeline stages: of the forward pass, of the gradient of the
 # densities, and of the gradient of the values.
-FORWARD = {"block_query": 128, "block_basis": 64, "num_warps": 4, "num_stages": 2}
+FORWARD = {"block_query": 128, "block_basis": 32, "num_warps": 4, "num_stages": 3}
 BACKWARD_DENSITY = {"block_query": 64, "block_basis": 64, "num_warps": 4, "num_stages": 2}
 BACKWARD_VALUES = {"block_query": 64, "block_basis": 64, "num_warps": 4, "num_stages": 2}
 
@@ -52,20 +52,18 @@ def _slopes_of_mass(below, above, variance):
 
 @kernel
 def _load_densities(mu, sigma_sq, row, queries, num_queries):
-    """Mean and variance of a block of queries, as columns."""
+    """Mean and variance of a block of queries."""
     exists = queries < num_queries
     means = tl.load(mu + row * num_queries + queries, mask=exists, other=0.5)
-    variances = tl.load(sigma_sq + row * num_queries + queries, mask=exists, other=1.0)
-    return means[:, None], variances[:, None]
+    return means, tl.load(sigma_sq + row * num_queries + queries, mask=exists, other=1.0)
 
 
 @kernel
 def _load_functions(centers, sigmas, functions, num_basis):
-    """Centre and variance of a block of basis functions, as rows."""
+    """Centre and variance of a block of basis functions."""
     exists = functions < num_basis
-    center = tl.load(centers + functions, mask=exists, other=0.5)
     sigma = tl.load(sigmas + functions, mask=exists, other=1.0)
-    return center[None, :], (sigma * sigma)[None, :]
+    return tl.load(centers + functions, mask=exists, other=0.5), sigma * sigma
 
 
 @kernel
@@ -118,10 +116,12 @@ def _forward_kernel(
         v = load_tile(
             values + batch * values_batch + head * values_head, values_row, functions, num_basis, channels, d_head
         )
-        weights = _weights(m, s, c, w, start, num_before, first_behind, unit_interval, block_basis)
+        weights = _weights(
+            m[:, None], s[:, None], c[None, :], w[None, :], start, num_before, first_behind, unit_interval, block_basis
+        )
         read += tl.dot(weights.to(v.dtype), v, input_precision=precision)
     if unit_interval:
-        read = read / _mass_inside(m, 1 - m, s)
+        read = read / _mass_inside(m, 1 - m, s)[:, None]
     start_of_head = output + batch * output_batch + head * output_head
     read = read.to(output.dtype.element_ty)
     store_tile(read, start_of_head, output_row, queries, num_queries, channels, d_head)
@@ -139,7 +139,8 @@ def _backward_density_kernel(
     batch, head = row // num_heads, row % num_heads
     queries = tl.program_id(0) % num_blocks * block_query + tl.arange(0, block_query)
     channels = tl.arange(0, block_d)
-    m, s = _load_densities(mu, sigma_sq, row, queries, num_queries)
+    mean_rows, variance_rows = _load_densities(mu, sigma_sq, row, queries, num_queries)
+    m, s = mean_rows[:, None], variance_rows[:, None]
     grad = load_tile(
         grad_output + batch * output_batch + head * output_head, output_row, queries, num_queries, channels, d_head
     )
@@ -149,6 +150,7 @@ def _backward_density_kernel(
     for start in range(0, num_basis, block_basis):
         functions = start + tl.arange(0, block_basis)
         c, w = _load_functions(centers, sigmas, functions, num_basis)
+        c, w = c[None, :], w[None, :]
         v = load_tile(
             values + batch * values_batch + head * values_head, values_row, functions, num_basis, channels, d_head
         )
@@ -168,10 +170,10 @@ def _backward_density_kernel(
         grad_s += 0.5 * tl.sum(grad_weights * (distance * distance - 1) * scale * scale, axis=1)
         total += tl.sum(grad_weights, axis=1)
     if unit_interval:
-        mass = _mass_inside(m, 1 - m, s)
-        by_mean, by_variance = _slopes_of_mass(m, 1 - m, s)
-        grad_m = tl.sum((grad_m[:, None] - total[:, None] * by_mean / mass) / mass, axis=1)
-        grad_s = tl.sum((grad_s[:, None] - total[:, None] * by_variance / mass) / mass, axis=1)
+        mass = _mass_inside(mean_rows, 1 - mean_rows, variance_rows)
+        by_mean, by_variance = _slopes_of_mass(mean_rows, 1 - mean_rows, variance_rows)
+        grad_m = (grad_m - total * by_mean / mass) / mass
+        grad_s = (grad_s - total * by_variance / mass) / mass
     tl.store(grad_mu + row * num_queries + queries, grad_m, mask=queries < num_queries)
     tl.store(grad_sigma_sq + row * num_queries + queries, grad_s, mask=queries < num_queries)
 
@@ -197,10 +199,13 @@ def _backward_values_kernel(
         grad = load_tile(
             grad_output + batch * output_batch + head * output_head, output_row, queries, num_queries, channels, d_head
         )
-        weights = _weights(m, s, c, w, first, num_before, first_behind, unit_interval, block_basis)
+        # Functions in rows, so that the product takes the weights as they are.
+        weights = _weights(
+            m[None, :], s[None, :], c[:, None], w[:, None], first, num_before, first_behind, unit_interval, block_basis
+        )
         if unit_interval:
-            weights = weights / _mass_inside(m, 1 - m, s)
-        grad_v += tl.dot(tl.trans(weights.to(grad.dtype)), grad, input_precision=precision)
+            weights = weights / _mass_inside(m, 1 - m, s)[None, :]
+        grad_v += tl.dot(weights.to(grad.dtype), grad, input_precision=precision)
     start_of_head = grad_values + batch * values_batch + head * values_head
     grad_v = grad_v.to(grad_values.dtype.element_ty)
     store_tile(grad_v, start_of_head, values_row, functions, num_basis, channels, d_head)
