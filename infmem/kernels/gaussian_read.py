@@ -24,8 +24,8 @@ DENSITY_AT_0 = tl.constexpr(1 / math.sqrt(2 * math.pi))
 # Queries and basis functions of a block, warps and pipeline stages: of the forward pass, of the gradient of the
 # densities, and of the gradient of the values.
 FORWARD = {"block_query": 128, "block_basis": 32, "num_warps": 4, "num_stages": 3}
-BACKWARD_DENSITY = {"block_query": 64, "block_basis": 64, "num_warps": 4, "num_stages": 2}
-BACKWARD_VALUES = {"block_query": 64, "block_basis": 64, "num_warps": 4, "num_stages": 2}
+BACKWARD_DENSITY = {"block_query": 64, "block_basis": 32, "num_warps": 4, "num_stages": 3}
+BACKWARD_VALUES = {"block_query": 64, "block_basis": 32, "num_warps": 4, "num_stages": 3}
 
 
 @kernel
