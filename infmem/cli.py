@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 import infmem
 from infmem.benchmark import benchmark_training
-from infmem.checkpoint import write_text
+from infmem.checkpoint import load_checkpoint, write_text
 from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
 from infmem.distributed import joined_workers
@@ -36,6 +36,7 @@ from infmem.experiment import (
     train_cells,
 )
 from infmem.models.infinite_former import InfiniteFormerConfig
+from infmem.optimizer import OptimizerName
 from infmem.presets import (
     MEMORY_CONFIGS,
     MODEL_NAMES,
@@ -117,7 +118,9 @@ def train(
     learning_rate: float | None = None,
     grad_segments: int = 1,
     precision: Precision = "auto",
+    optimizer: OptimizerName = "adam",
     seed: int = 0,
+    start: Path | None = None,
     device: Device = "auto",
     fast: Fast = "auto",
     run: Path | None = None,
@@ -144,7 +147,9 @@ def train(
         learning_rate: the largest learning rate.
         grad_segments: segments that gradient flows through.
         precision: auto is bfloat16 on a GPU, float32 on a CPU.
+        optimizer: muon makes the updates of matrices orthogonal, and often learns in fewer steps.
         seed: of weights and data.
+        start: folder of a run of the same model whose weights to begin with, such as one on shorter sequences.
         device: where to train.
         fast: compile the layers, and on a GPU record the step; auto does it on a GPU. It takes half a minute to begin.
         run: folder of the run; by default runs/TASK-MODEL-PRESET-LENGTH-seedSEED.
@@ -172,12 +177,14 @@ def train(
         model=model_config(model, sizes, memory, options),
         grad_segments=grad_segments,
         precision=precision,
+        optimizer=optimizer,
         seed=seed,
         **chosen,
     )
+    weights = None if start is None else load_checkpoint(start / "checkpoint.safetensors")
     folder = run or Path("runs") / f"{task}-{model}-{preset}-{config.length}-seed{seed}"
     with joined_workers(choose_device(device)) as workers:
-        training = Run(config, folder, workers.device, resume=resume, fast=FAST[fast], workers=workers)
+        training = Run(config, folder, workers.device, resume=resume, fast=FAST[fast], workers=workers, start=weights)
         if workers.is_first:
             size = f"{model}: {training.model.num_parameters:,} parameters"
             print(f"{size}, on {_device_name(workers.device, workers.size)}, in {folder}", flush=True)
@@ -331,13 +338,13 @@ def experiment(
     training = {"device": place, "workers": workers, "until": until, "sequences": sequences}
     record_lines(chosen, output / "sorting_lines.csv")
     sweep_path, path = output / "sorting_sweep.csv", output / "sorting.csv"
-    sweep = sweep_cells(variants, steps)
+    sweep = sweep_cells(variants, chosen.optimizer, steps)
     for row in train_cells(sweep, sweep_path, runs, **training):
         print(_cell_line(row), flush=True)
     left = num_missing(sweep, sweep_path)
     if not left:
         rates = chosen_rates(read_rows(sweep_path), sweep, chosen.preset)
-        cells = result_cells(chosen, variants, rates, PRESETS[chosen.preset].steps if steps is None else steps)
+        cells = result_cells(chosen, variants, rates, steps)
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
         left = num_missing(cells, path)

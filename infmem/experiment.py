@@ -9,16 +9,17 @@ import math
 import multiprocessing
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from infmem.checkpoint import write_text
+from infmem.checkpoint import load_checkpoint, write_text
 from infmem.demo import demo_config
 from infmem.evaluation import evaluate
+from infmem.optimizer import OptimizerName
 from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
 from infmem.run import DivergenceError, Run, read_metrics
 from infmem.tables import read_table, write_curve, write_table
@@ -48,15 +49,18 @@ VARIANTS: dict[VariantName, tuple[ModelName, MemoryName, dict[str, Any]]] = {
 FIRST: tuple[VariantName, ...] = tuple(VARIANTS)[:4]
 
 FIELDS = (
-    "model", "preset", "length", "segment", "seed", "learning_rate", "accuracy", "ci95", "free_running",
+    "model", "preset", "length", "segment", "seed", "optimizer", "learning_rate", "accuracy", "ci95", "free_running",
     "free_running_ci95", "sequences", "steps", "converged", "train_seconds", "tokens_per_second", "device", "torch",
-    "parameters", "state_bytes", "receptive_field", "command",
+    "parameters", "state_bytes", "receptive_field", "start", "command",
 )  # fmt: skip
-KEY = ("model", "preset", "length", "seed", "learning_rate", "steps")
+KEY = ("model", "preset", "length", "seed", "optimizer", "learning_rate", "steps", "start")
 LINE_FIELDS = ("preset", "length", "segment", "chance", "last_segment", "receptive_field", "exact_counts", "sequences")
 
 # Training has converged if the last fifth of its steps has gained less than this in accuracy.
 SMALLEST_GAIN = 0.01
+
+# A training that begins with the weights of another takes this part of its steps.
+CONTINUED_PART = 5
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,22 @@ class Scale:
         preset: of models and task.
         lengths: symbols per sequence.
         seeds: of weights and data.
+        optimizer: what takes the steps.
+        continued: whether a model of each length but the shortest begins with the weights of the length before, and
+            takes a fifth of the steps. What a step costs grows with the length.
     """
 
     preset: PresetName
     lengths: tuple[int, ...]
     seeds: tuple[int, ...]
+    optimizer: OptimizerName = "adam"
+    continued: bool = False
 
 
 ScaleName = Literal["small", "full"]
 SCALES: dict[ScaleName, Scale] = {
     "small": Scale("small", (500, 1000, 2000), (0, 1, 2)),
-    "full": Scale("full", (4000, 8000, 16000), (0, 1)),
+    "full": Scale("full", (4000, 8000, 16000), (0, 1), "muon", continued=True),
 }
 # Every model is tried with the same learning rates, at small scale. At full scale each gets its best one times the
 # ratio of the presets' rates.
@@ -95,6 +104,8 @@ class Cell:
         seed: of weights and data.
         learning_rate: the largest one.
         steps: optimiser steps.
+        optimizer: what takes them.
+        start: the training whose weights it begins with, or None.
 
     Example:
         >>> Cell("window", "small", 500, 0, 0.002, 2500).command
@@ -107,6 +118,8 @@ class Cell:
     seed: int
     learning_rate: float
     steps: int
+    optimizer: OptimizerName = "adam"
+    start: "Cell | None" = None
 
     @property
     def config(self) -> TrainingConfig:
@@ -119,6 +132,7 @@ class Cell:
             length=self.length,
             learning_rate=self.learning_rate,
             steps=self.steps,
+            optimizer=self.optimizer,
         )
 
     @property
@@ -129,25 +143,33 @@ class Cell:
         words += ["--memory", memory] if memory != "best" else []
         words += ["--memory-options", *(f"{name}={value}" for name, value in options.items())] if options else []
         words += ["--length", self.length, "--learning-rate", f"{self.learning_rate:g}", "--steps", self.steps]
+        words += ["--optimizer", self.optimizer] if self.optimizer != "adam" else []
+        words += ["--start", f"runs/{self.start.name}"] if self.start else []
         return " ".join(map(str, [*words, "--seed", self.seed]))
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.variant}-{self.preset}-{self.length}-rate{self.learning_rate:g}-seed{self.seed}-{self.steps}"
+        name = f"{self.variant}-{self.preset}-{self.length}-rate{self.learning_rate:g}-seed{self.seed}-{self.steps}"
+        name += f"-{self.optimizer}" if self.optimizer != "adam" else ""
+        return name + (f"-from{self.start.length}" if self.start else "")
 
     @property
     def key(self) -> tuple[str, ...]:
         """What tells its row from the others."""
-        values = (self.variant, self.preset, self.length, self.seed, f"{self.learning_rate:g}", self.steps)
-        return tuple(map(str, values))
+        start = self.start.name if self.start else ""
+        numbers = (self.length, self.seed, self.optimizer, f"{self.learning_rate:g}", self.steps, start)
+        return tuple(map(str, (self.variant, self.preset, *numbers)))
 
 
-def sweep_cells(variants: Iterable[VariantName], steps: int | None = None) -> list[Cell]:
+def sweep_cells(
+    variants: Iterable[VariantName], optimizer: OptimizerName = "adam", steps: int | None = None
+) -> list[Cell]:
     """Every model with every learning rate.
 
     Args:
         variants: the models.
+        optimizer: what takes the steps.
         steps: optimiser steps; None takes the preset's.
 
     Example:
@@ -155,24 +177,33 @@ def sweep_cells(variants: Iterable[VariantName], steps: int | None = None) -> li
         4
     """
     steps = PRESETS[SWEEP_PRESET].steps if steps is None else steps
-    return [Cell(variant, SWEEP_PRESET, SWEEP_LENGTH, 0, rate, steps) for variant in variants for rate in SWEEP_RATES]
+    return [
+        Cell(variant, SWEEP_PRESET, SWEEP_LENGTH, 0, rate, steps, optimizer)
+        for variant in variants
+        for rate in SWEEP_RATES
+    ]
 
 
-def result_cells(scale: Scale, variants: Sequence[VariantName], rates: Mapping[str, float], steps: int) -> list[Cell]:
+def result_cells(
+    scale: Scale, variants: Sequence[VariantName], rates: Mapping[str, float], steps: int | None = None
+) -> list[Cell]:
     """Every model at every length with every seed, those first that the claim is about.
 
     Args:
         scale: the sizes.
         variants: the models.
         rates: the learning rate of each.
-        steps: optimiser steps.
+        steps: optimiser steps, of the shortest sequences if others begin with their weights; None takes the preset's.
     """
-    cells = [
-        Cell(variant, scale.preset, length, seed, rates[variant], steps)
-        for variant in variants
-        for length in scale.lengths
-        for seed in scale.seeds
-    ]
+    steps = PRESETS[scale.preset].steps if steps is None else steps
+    cells = []
+    for variant in variants:
+        for seed in scale.seeds:
+            before = None
+            for length in sorted(scale.lengths):
+                some = steps if before is None else max(1, steps // CONTINUED_PART)
+                cells.append(Cell(variant, scale.preset, length, seed, rates[variant], some, scale.optimizer, before))
+                before = cells[-1] if scale.continued else None
     # The first two seeds of the first models come before the rest of either.
     return sorted(cells, key=lambda cell: (cell.variant not in FIRST or cell.seed > 1, cell.seed, cell.length))
 
@@ -272,21 +303,33 @@ def train_cells(
     missing = [cell for cell in cells if cell.key not in done]
     if not missing:
         return
+    threads = max(1, torch.get_num_threads() // workers)
     # Fresh processes: a forked one must not use a GPU that its parent has touched.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        threads = max(1, torch.get_num_threads() // workers)
-        trainings = {pool.submit(train_cell, cell, runs, device, threads, until, sequences): cell for cell in missing}
+        trainings: dict[Future, Cell] = {}
         try:
-            for training in as_completed(trainings):
-                row, name = training.result(), trainings[training].name
-                if row is not None:
-                    curve = (runs / name / "curve.csv").read_text(encoding="utf-8")
-                    write_text(path.parent / f"{path.stem}_curves" / f"{name}.csv", curve)
-                    write_table(path, FIELDS, [*read_rows(path), row])
-                    yield row
+            while missing or trainings:
+                waiting = {*missing, *trainings.values()}
+                ready = [cell for cell in missing if cell.start not in waiting]
+                for cell in ready[: workers - len(trainings)]:
+                    trainings[pool.submit(train_cell, cell, runs, device, threads, until, sequences)] = cell
+                    missing.remove(cell)
+                for training in wait(trainings, return_when=FIRST_COMPLETED).done:
+                    cell = trainings.pop(training)
+                    row = training.result()
+                    if row is not None:
+                        _record(row, path, runs / cell.name)
+                        yield row
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those in progress have got the same Ctrl-C, and save
             raise
+
+
+def _record(row: Mapping[str, Any], path: Path, run: Path) -> None:
+    """Append a row, and put the learning curve of its run beside the file."""
+    curve = (run / "curve.csv").read_text(encoding="utf-8")
+    write_text(path.parent / f"{path.stem}_curves" / f"{run.name}.csv", curve)
+    write_table(path, FIELDS, [*read_rows(path), row])
 
 
 def train_cell(
@@ -306,17 +349,15 @@ def train_cell(
         return None
     torch.set_num_threads(threads)
     folder, config = runs / cell.name, cell.config
-    run = Run(config, folder, device, resume=(folder / "checkpoint.safetensors").exists())
-    diverged = False
     try:
-        if not run.train(progress=False, until=until):
-            return None
+        run = _trained(cell, runs, device, until)
     except DivergenceError:
-        diverged = True
+        write_curve(folder / "curve.csv", read_metrics(folder))
+        return _row(cell, Run(config, None, device, fast=False), {}, converged=False)
+    if run is None:
+        return None
     rows = read_metrics(folder)
     write_curve(folder / "curve.csv", rows)
-    if diverged:
-        return _row(cell, run, {}, converged=False)
     score = evaluate(
         run.model,
         cell.length,
@@ -327,6 +368,18 @@ def train_cell(
         precision=config.precision,
     )
     return _row(cell, run, dataclasses.asdict(score), has_converged([row["accuracy"] for row in rows]))
+
+
+def _trained(cell: Cell, runs: Path, device: str, until: float | None) -> Run | None:
+    """A cell's run at its end; None if the time was up before. What it begins with is trained first if need be."""
+    folder, start = runs / cell.name, None
+    begun = (folder / "checkpoint.safetensors").exists()
+    if cell.start is not None and not begun:
+        if _trained(cell.start, runs, device, until) is None:
+            return None
+        start = load_checkpoint(runs / cell.start.name / "checkpoint.safetensors")
+    run = Run(cell.config, folder, device, resume=begun, start=start)
+    return run if run.train(progress=False, until=until) else None
 
 
 def _row(cell: Cell, run: Run, score: Mapping[str, int | float], converged: bool) -> dict[str, Any]:
@@ -340,6 +393,7 @@ def _row(cell: Cell, run: Run, score: Mapping[str, int | float], converged: bool
         "length": cell.length,
         "segment": config.segment_length,
         "seed": cell.seed,
+        "optimizer": cell.optimizer,
         "learning_rate": f"{cell.learning_rate:g}",
         **{name: f"{score.get(name, math.nan):.4f}" for name in scores},
         "sequences": score.get("sequences", 0),
@@ -352,6 +406,7 @@ def _row(cell: Cell, run: Run, score: Mapping[str, int | float], converged: bool
         "parameters": run.model.num_parameters,
         "state_bytes": run.model.state_bytes(1),
         "receptive_field": "all" if config.model_name == "infinite-former" else cell.length - first,
+        "start": cell.start.name if cell.start else "",
         "command": cell.command,
     }
 

@@ -53,8 +53,8 @@ class Muon(torch.optim.Adam):
 
     Equation:
         $M \leftarrow \beta M + (1 - \beta) G$, $W \leftarrow W - \eta\, 0.2 \sqrt{\max(m, n)}\,
-        \mathrm{orth}(\beta M + (1 - \beta) G)$ for $W \in \mathbb{R}^{m \times n}$: the root mean square of an update is
-        about that of Adam, so both take the same learning rate.
+        \mathrm{orth}(\beta M + (1 - \beta) G)$ for W of m rows and n columns: an update is about as large
+        as one of Adam, in the root mean square, so both take the same learning rate.
 
     Args:
         matrices: weights of linear maps inside of the model.

@@ -25,6 +25,7 @@ from infmem.config import from_dict, to_dict
 from infmem.distributed import Workers
 from infmem.fast import fast_is_sensible, fast_step
 from infmem.models.transformer_xl import TransformerXL
+from infmem.optimizer import build_optimizer
 from infmem.presets import build_model
 from infmem.training import BatchReader, BatchResult, TrainingConfig, derive_seed, learning_rate, train_batch
 from infmem.validation import require
@@ -46,6 +47,7 @@ class Run:
         resume: go on from the folder's checkpoint.
         fast: take the fast step of `infmem.fast`; None takes it on a GPU where that is possible.
         workers: the processes that train together, each with a `Run` of its own; None means this one alone.
+        start: weights to begin with, of a model of the same configuration; None draws them by the seed.
 
     Raises:
         ValueError: if the folder holds another run, or `resume` finds none, or the fast step is not possible.
@@ -59,6 +61,7 @@ class Run:
         resume: bool = False,
         fast: bool | None = None,
         workers: Workers | None = None,
+        start: Checkpoint | None = None,
     ):
         self.config, self.folder, self.device = config, folder, torch.device(device)
         self.workers = Workers(self.device) if workers is None else workers
@@ -67,9 +70,9 @@ class Run:
             f"batch_size must be a multiple of the number of workers ({self.workers.size}), got {config.batch_size}",
         )
         self.model = build_model(config.model, derive_seed(config.seed, "weights")).to(self.device)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-        )
+        if start is not None:
+            start.load_into(self.model)
+        self.optimizer = build_optimizer(self.model, config.optimizer, config.learning_rate)
         self.generators = {stream: torch.Generator(self.device) for stream in ("train", "sticky")}
         self.fast = fast_is_sensible(self.model) if fast is None else fast
         self.step, self.seconds, self.rows = 0, 0.0, []

@@ -17,6 +17,7 @@ from infmem.models.compressive import CompressiveTransformerConfig
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.models.parallel import memorize
 from infmem.models.transformer_xl import TransformerXL, TransformerXLConfig, WindowTransformerConfig
+from infmem.optimizer import OptimizerName
 from infmem.presets import MODEL_NAMES
 from infmem.tasks import sorting
 from infmem.validation import check_fields, checked, require
@@ -38,6 +39,7 @@ class TrainingConfig:
         clip_norm: gradients are scaled down to this norm.
         grad_segments: segments that gradient flows through, up to the one that answers.
         precision: `float32`, `bfloat16` (autocast), or `auto`: bfloat16 on GPUs.
+        optimizer: what takes the steps.
         seed: of weights and data.
 
     Raises:
@@ -55,6 +57,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     grad_segments: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    optimizer: OptimizerName = "adam"
     seed: int = 0
 
     def __post_init__(self):
