@@ -48,7 +48,7 @@ from infmem.presets import (
     choose_device,
     model_config,
 )
-from infmem.run import Run, load_run
+from infmem.run import Run, default_folder, load_run
 from infmem.sweep import sweep as run_sweep
 from infmem.tasks.sorting import first_visible, reference_lines
 from infmem.training import TrainingConfig, generator_for
@@ -152,7 +152,7 @@ def train(
         start: folder of a run of the same model whose weights to begin with, such as one on shorter sequences.
         device: where to train.
         fast: compile the layers, and on a GPU record the step; auto does it on a GPU. It takes half a minute to begin.
-        run: folder of the run; by default runs/TASK-MODEL-PRESET-LENGTH-seedSEED.
+        run: folder of the run; by default runs/sorting-MODEL-PRESET-LENGTH-seedSEED.
         resume: go on from the folder's checkpoint.
         save_every: steps between checkpoints.
         sequences: sequences of the evaluation at the end.
@@ -182,7 +182,7 @@ def train(
         **chosen,
     )
     weights = None if start is None else load_checkpoint(start / "checkpoint.safetensors")
-    folder = run or Path("runs") / f"{task}-{model}-{preset}-{config.length}-seed{seed}"
+    folder = run or default_folder(model, preset, config.length, seed)
     with joined_workers(choose_device(device)) as workers:
         training = Run(config, folder, workers.device, resume=resume, fast=FAST[fast], workers=workers, start=weights)
         if workers.is_first:

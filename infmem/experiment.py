@@ -21,7 +21,7 @@ from infmem.demo import demo_config
 from infmem.evaluation import evaluate
 from infmem.optimizer import OptimizerName
 from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
-from infmem.run import DivergenceError, Run, read_metrics
+from infmem.run import DivergenceError, Run, default_folder, read_metrics
 from infmem.tables import read_table, write_curve, write_table
 from infmem.tasks.sorting import NUM_SYMBOLS, first_visible, reference_lines
 from infmem.training import TrainingConfig, derive_seed, generator_for
@@ -144,7 +144,7 @@ class Cell:
         words += ["--memory-options", *(f"{name}={value}" for name, value in options.items())] if options else []
         words += ["--length", self.length, "--learning-rate", f"{self.learning_rate:g}", "--steps", self.steps]
         words += ["--optimizer", self.optimizer] if self.optimizer != "adam" else []
-        words += ["--start", f"runs/{self.start.name}"] if self.start else []
+        words += ["--start", self.start._default_folder] if self.start else []
         return " ".join(map(str, [*words, "--seed", self.seed]))
 
     @property
@@ -153,6 +153,10 @@ class Cell:
         name = f"{self.variant}-{self.preset}-{self.length}-rate{self.learning_rate:g}-seed{self.seed}-{self.steps}"
         name += f"-{self.optimizer}" if self.optimizer != "adam" else ""
         return name + (f"-from{self.start.length}" if self.start else "")
+
+    @property
+    def _default_folder(self) -> Path:
+        return default_folder(VARIANTS[self.variant][0], self.preset, self.length, self.seed)
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -33,6 +33,16 @@ from infmem.validation import require
 METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
 
 
+def default_folder(model: str, preset: str, length: int, seed: int) -> Path:
+    """Where a run is kept if nothing else is asked for.
+
+    Example:
+        >>> default_folder("window", "small", 500, 0).as_posix()
+        'runs/sorting-window-small-500-seed0'
+    """
+    return Path("runs") / f"sorting-{model}-{preset}-{length}-seed{seed}"
+
+
 class DivergenceError(ValueError):
     """The loss is no longer finite."""
 

@@ -53,6 +53,16 @@ def test_the_default_folder_names_the_run(tmp_path):
     assert (tmp_path / "runs/sorting-infinite-former-classroom-9-seed3/checkpoint.safetensors").exists()
 
 
+def test_a_training_begins_with_the_weights_of_a_shorter_one(capsys):
+    options = ("train", "--model", "window", "--optimizer", "muon", "--sequences", "2", "--device", "cpu")
+    assert run(*options, "--steps", "2", "--length", "9") == 0
+    longer = (*options, "--steps", "1", "--length", "17", "--start")
+    assert run(*longer, "runs/sorting-window-classroom-9-seed0") == 0
+    capsys.readouterr()
+    assert run(*longer, "nowhere", "--run", "other") == 2
+    assert "there is no checkpoint at nowhere" in capsys.readouterr().err
+
+
 def test_sweep_records_every_cell(tmp_path):
     arguments = ("sweep", "--learning-rates", "0.01", "--steps", "2", "--output", "rates.csv", "--device", "cpu")
     assert run(*arguments) == 0

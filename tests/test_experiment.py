@@ -3,6 +3,7 @@ import math
 import time
 
 import pytest
+import torch
 from tiny import TINY
 
 from infmem import cli, experiment
@@ -59,6 +60,20 @@ def test_the_recorded_command_trains_the_cell(variant, monkeypatch, tmp_path):
     assert seen == [cell.config]
 
 
+def test_the_recorded_command_of_a_cell_that_begins_with_another(tiny_sizes, monkeypatch, tmp_path):
+    """The two commands, one after the other, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    first = Cell("window", "small", 9, 1, 0.004, 2, "muon")
+    longer = Cell("window", "small", 17, 1, 0.004, 1, "muon", first)
+    for cell in (first, longer):
+        assert cli.main([*cell.command.split()[1:], "--sequences", "2", "--device", "cpu"]) == 0
+    trained = Run(longer.config, tmp_path / "runs/sorting-window-small-17-seed1", resume=True)
+    alone(longer, tmp_path)
+    twin = Run(longer.config, tmp_path / longer.name, resume=True)
+    for one, two in zip(trained.model.parameters(), twin.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_all_models_share_sizes_and_remember_equally_many_vectors():
     configs = {variant: Cell(variant, "full", 4000, 0, 5e-4, 10).config for variant in VARIANTS}
     assert len({(c.segment_length, c.batch_size, c.model.d_model, c.model.num_layers) for c in configs.values()}) == 1
@@ -80,6 +95,29 @@ def test_the_order_of_work_is_the_claim_first():
     assert {cell.seed for cell in cells[12:24]} == {1} and {cell.variant for cell in cells[:24]} == set(
         list(VARIANTS)[:4]
     )
+
+
+def test_longer_sequences_begin_with_the_weights_of_shorter_ones():
+    scale = Scale("full", (400, 100, 200), (0, 1), "muon", continued=True)
+    cells = result_cells(scale, ["window"], {"window": 0.001}, 15)
+    assert [(cell.seed, cell.length, cell.steps) for cell in cells] == [
+        (seed, length, steps) for seed in (0, 1) for length, steps in ((100, 15), (200, 3), (400, 3))
+    ]
+    assert cells[0].start is None and cells[1].start == cells[0] and cells[2].start == cells[1]
+    assert len({cell.key for cell in cells}) == len({cell.name for cell in cells}) == 6
+
+
+def test_a_start_is_trained_before_what_begins_with_it(tmp_path):
+    path, runs = tmp_path / "data" / "sorting.csv", tmp_path / "runs"
+    first = Cell("window", "classroom", 41, 0, 0.002, 2)
+    second = Cell("window", "classroom", 59, 0, 0.002, 1, "adam", first)
+    rows = list(train_cells([second, first], path, runs, workers=2, sequences=2))
+    assert [row["length"] for row in rows] == [41, 59] and rows[1]["start"] == first.name
+    # Recorded, but its weights are elsewhere: they are trained again, and recorded once.
+    third = Cell("window", "classroom", 67, 0, 0.002, 1, "adam", first)
+    rows = list(train_cells([first, third], path, tmp_path / "elsewhere", sequences=2))
+    assert [row["length"] for row in rows] == [67]
+    assert (tmp_path / "elsewhere" / first.name).is_dir() and num_missing([first, second, third], path) == 0
 
 
 def test_a_cell_is_trained_scored_and_described(tiny_sizes, tmp_path):

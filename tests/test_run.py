@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from infmem.checkpoint import load_checkpoint
 from infmem.run import METRICS, Run, load_run, read_metrics
 from infmem.training import generator_for
 
@@ -45,6 +46,32 @@ def test_an_interrupted_run_goes_on_bit_for_bit(model, tmp_path):
     assert [row["step"] for row in rows] == list(range(1, config.steps + 1))
     for row, other in zip(rows, expected, strict=True):
         assert {name: row[name] for name in METRICS[:-1]} == {name: other[name] for name in METRICS[:-1]}
+
+
+def test_a_run_with_muon_goes_on_bit_for_bit(tmp_path):
+    config = tiny_config(optimizer="muon", steps=6)
+    whole, first = Run(config, None), Run(config, tmp_path)
+    assert whole.train()
+    interrupt_at(first, 2)
+    assert not first.train()
+    second = Run(config, tmp_path, resume=True)
+    assert second.train()
+    assert same_weights(whole.model, second.model)
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path):
+    first = Run(tiny_config(steps=2), tmp_path / "short")
+    first.train()
+    start = load_checkpoint(tmp_path / "short" / "checkpoint.safetensors")
+    longer = Run(tiny_config(length=37), tmp_path / "long", start=start)
+    assert longer.step == 0 and same_weights(longer.model, first.model)
+    assert not same_weights(longer.model, Run(tiny_config(length=37), None).model)
+    longer.train_step()
+    longer.save()
+    again = Run(tiny_config(length=37), tmp_path / "long", resume=True)
+    assert again.step == 1 and same_weights(again.model, longer.model)
+    with pytest.raises(ValueError, match="the checkpoint's weights"):
+        Run(tiny_config("window"), None, start=start)
 
 
 def test_sticky_memories_resume_bit_for_bit(tmp_path):
