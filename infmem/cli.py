@@ -21,6 +21,7 @@ from infmem.checkpoint import load_checkpoint, write_text
 from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
 from infmem.distributed import joined_workers
+from infmem.evaluation import Evaluation
 from infmem.evaluation import evaluate as evaluate_model
 from infmem.experiment import (
     SCALES,
@@ -111,6 +112,7 @@ def train(
     preset: PresetName = "classroom",
     memory: MemoryName = "best",
     memory_options: tuple[str, ...] = (),
+    num_layers: int | None = None,
     length: int | None = None,
     segment_length: int | None = None,
     batch_size: int | None = None,
@@ -140,6 +142,7 @@ def train(
         memory: preset of the long-term memory (infinite-former only).
         memory_options: fields of the memory to set otherwise, such as schedule=fixed or sigmas=[0.05] for the
             infinite-former, rate=2 or compression=max_pool for the compressive-transformer.
+        num_layers: layers of the model.
         length: symbols per sequence.
         segment_length: tokens per segment.
         batch_size: sequences per step.
@@ -160,6 +163,8 @@ def train(
     require(sequences >= 2, f"sequences must be at least 2 for an interval, got {sequences}")
     require(save_every >= 1, f"save_every must be at least 1, got {save_every}")
     sizes = PRESETS[preset]
+    if num_layers is not None:
+        sizes = dataclasses.replace(sizes, sizes=dataclasses.replace(sizes.sizes, num_layers=num_layers))
     given = {
         "length": length,
         "segment_length": segment_length,
@@ -199,7 +204,7 @@ def train(
 
 def evaluate(
     run: Annotated[Path, tyro.conf.Positional],
-    length: int | None = None,
+    length: tuple[int, ...] = (),
     sequences: int = 512,
     batch_size: int = 64,
     seed: int = 0,
@@ -207,28 +212,37 @@ def evaluate(
 ) -> int:
     """Evaluate a trained model on fresh sequences, beside the reference lines.
 
-    Writes the result to evaluation-LENGTH.json in the run's folder.
+    Writes each result to evaluation-LENGTH.json in the run's folder.
 
     Args:
         run: folder of the run.
-        length: symbols per sequence; by default as in training.
+        length: symbols per sequence, one number or several; by default as in training.
         sequences: how many sequences.
         batch_size: sequences at a time.
         seed: of the sequences.
         device: where to evaluate.
     """
     model, config = load_run(run)
-    place, length = choose_device(device), config.length if length is None else length
-    require(length >= 1, f"length must be at least 1 symbol, got {length}")
-    score = evaluate_model(
-        model.to(place),
-        length,
-        config.segment_length,
-        sequences=sequences,
-        batch_size=batch_size,
-        seed=seed,
-        precision=config.precision,
-    )
+    lengths = length or (config.length,)
+    require(min(lengths) >= 1, f"length must be at least 1 symbol, got {min(lengths)}")
+    model.to(choose_device(device))
+    for each in lengths:
+        score = evaluate_model(
+            model,
+            each,
+            config.segment_length,
+            sequences=sequences,
+            batch_size=batch_size,
+            seed=seed,
+            precision=config.precision,
+        )
+        _report(run, config, score, seed)
+    return 0
+
+
+def _report(run: Path, config: TrainingConfig, score: Evaluation, seed: int) -> None:
+    """Write a score, and print it beside the reference lines of its length."""
+    length = score.length
     lines = reference_lines(
         length,
         config.segment_length,
@@ -244,9 +258,9 @@ def evaluate(
         f"  accuracy       {score.accuracy:.3f} ± {score.ci95:.3f} (teacher-forced)\n"
         f"  free-running   {score.free_running:.3f} ± {score.free_running_ci95:.3f}\n"
         f"  counting       {lines.exact_counts:.3f} everything, {lines.receptive_field:.3f} what its {short_term} "
-        f"reaches, {lines.last_segment:.3f} the last segment; chance {lines.chance:.3f}"
+        f"reaches, {lines.last_segment:.3f} the last segment; chance {lines.chance:.3f}",
+        flush=True,
     )
-    return 0
 
 
 def sweep(

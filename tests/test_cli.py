@@ -38,7 +38,8 @@ def test_train_then_evaluate_then_refuse_then_resume(model, capsys, tmp_path):
     train = ("train", "--model", model, "--steps", "3", "--sequences", "4", "--device", "cpu", "--run", "here")
     assert run(*train) == 0
     assert f"{model}, 4 sequences of 23 symbols" in capsys.readouterr().out
-    assert run("evaluate", "here", "--length", "11", "--sequences", "5", "--device", "cpu") == 0
+    assert run("evaluate", "here", "--length", "11", "29", "--sequences", "5", "--device", "cpu") == 0
+    assert json.loads((tmp_path / "here/evaluation-29.json").read_text())["length"] == 29
     result = json.loads((tmp_path / "here/evaluation-11.json").read_text())
     assert (result["model"], result["length"], result["sequences"]) == (model, 11, 5)
     assert set(result["lines"]) == {"chance", "last_segment", "receptive_field", "exact_counts"}

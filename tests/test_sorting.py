@@ -260,3 +260,25 @@ def test_bad_tensors_are_refused(function, tensors, message) -> None:
 def test_segments_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="segment_length must be at least 1 token, got 0"):
         sorting.first_visible(10, 0, 3, 5)
+
+
+@pytest.mark.parametrize(("num_layers", "memory_length"), [(1, 0), (1, 5), (3, 5), (2, 17)])
+def test_even_attention_counts_by_products_of_attention_matrices(num_layers, memory_length):
+    length, segment_length = 23, 7
+    attention = torch.zeros(length + 20, length + 20, dtype=torch.float64)
+    for position in range(length + 20):
+        seen = range(max(0, position // segment_length * segment_length - memory_length), position + 1)
+        for other in seen:
+            attention[position, other] = 1 / len(seen)
+    expected = torch.linalg.matrix_power(attention, num_layers)[length:, :length]
+    found = sorting.even_attention_weights(length, segment_length, num_layers, memory_length)
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_equal_weights_count_as_counting_does(generator):
+    symbols = drawn(generator, 11, 131)
+    first_seen = torch.arange(20) * 5
+    weights = (torch.arange(131) >= first_seen[:, None]).double()
+    assert_close(sorting.weighted_counting_accuracy(symbols, weights), sorting.counting_accuracy(symbols, first_seen))
+    everything = sorting.counting_accuracy(symbols, first_seen * 0)
+    assert not torch.equal(sorting.weighted_counting_accuracy(symbols, weights), everything)

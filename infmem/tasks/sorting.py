@@ -8,7 +8,7 @@ decreasing count.
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -139,8 +139,35 @@ def counting_accuracy(symbols: Int[Tensor, "batch pos"], first_seen: Int[Tensor,
     for start in first_seen.unique().tolist():
         masked = torch.where(place >= start, symbols, PADDING)
         seen[start] = count_symbols(masked).gather(1, answer)
-    counts = torch.stack([seen[start] for start in first_seen.tolist()], dim=1)
-    given = torch.ones(NUM_SYMBOLS, NUM_SYMBOLS, dtype=torch.bool, device=symbols.device).tril(-1)
+    return _expected_score(torch.stack([seen[start] for start in first_seen.tolist()], dim=1))
+
+
+@checked
+def weighted_counting_accuracy(
+    symbols: Int[Tensor, "batch pos"], weights: Float[Tensor, "rank pos"]
+) -> Float[Tensor, " batch"]:
+    """As `counting_accuracy`, of somebody who counts some positions more than others.
+
+    Args:
+        symbols: whole sequences.
+        weights: for each of the 20 answers, what every position counts.
+
+    Example:
+        >>> symbols = torch.tensor([[3, 3, 5]])
+        >>> twice = weighted_counting_accuracy(symbols, torch.tensor([1.0, 1.0, 3.0]).expand(20, 3))
+        >>> bool(twice < counting_accuracy(symbols, torch.zeros(20, dtype=torch.int64)))
+        True
+    """
+    answer = sorted_symbols(symbols)
+    counts = torch.zeros(len(symbols), NUM_SYMBOLS, NUM_SYMBOLS, dtype=weights.dtype, device=symbols.device)
+    for rank, weight in enumerate(weights.to(symbols.device)):
+        counts[:, rank].scatter_add_(1, symbols, weight.expand(symbols.shape))
+    return _expected_score(counts.gather(2, repeat(answer, "batch rank -> batch step rank", step=NUM_SYMBOLS)))
+
+
+def _expected_score(counts: Tensor) -> Tensor:
+    """Score of answering with the largest count that is left; counts by answer and by the symbol's true rank."""
+    given = torch.ones(NUM_SYMBOLS, NUM_SYMBOLS, dtype=torch.bool, device=counts.device).tril(-1)
     counts = counts.masked_fill(given, -1)
     best = reduce(counts, "batch step rank -> batch step", "max")
     tied = reduce(
@@ -173,6 +200,39 @@ def first_visible(length: int, segment_length: int, num_layers: int, memory_leng
     for _ in range(num_layers if memory_length else 0):
         first = first.clamp(min=0) // segment_length * segment_length - memory_length
     return first.clamp(min=0, max=length)
+
+
+def even_attention_weights(
+    length: int, segment_length: int, num_layers: int, memory_length: int
+) -> Float[Tensor, "rank pos"]:
+    r"""What every position counts for each answer if each layer attends evenly to all that it sees.
+
+    Equation:
+        $w \leftarrow A^\top w$ once a layer, from the answering position, where row i of A is even over the segment so
+        far and the memory before it. What several layers see counts again and again: the middle of the receptive field
+        the most, its far end next to nothing.
+
+    Args:
+        length: symbols per sequence.
+        segment_length: tokens per segment.
+        num_layers: layers of the model.
+        memory_length: hidden states that a layer remembers.
+
+    Example:
+        >>> even_attention_weights(length=3, segment_length=2, num_layers=1, memory_length=1)[0]
+        tensor([0.0000, 0.3333, 0.3333], dtype=torch.float64)
+    """
+    require(segment_length >= 1, f"segment_length must be at least 1 token, got {segment_length}")
+    place = torch.arange(length + NUM_SYMBOLS)
+    first = (place // segment_length * segment_length - memory_length).clamp(min=0)
+    weights = torch.eye(NUM_SYMBOLS, length + NUM_SYMBOLS, dtype=torch.float64).roll(length, dims=1)
+    for _ in range(num_layers):
+        each = weights / (place - first + 1)
+        ends = each.roll(1, dims=1)  # its share goes to positions from `first` up to its own
+        ends[:, 0] = 0.0
+        steps = torch.zeros_like(weights).index_add_(1, first, each) - ends
+        weights = steps.cumsum(1)
+    return weights[:, :length]
 
 
 @dataclass(frozen=True)
