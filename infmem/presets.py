@@ -96,7 +96,7 @@ PRESETS: dict[PresetName, Preset] = {
         short_term_length=1024,
         memory={"num_basis": 1024, "num_samples": 512},
         batch_size=32,
-        steps=5000,
+        steps=3500,
         learning_rate=5e-4,
     ),
 }
