@@ -45,10 +45,15 @@ class Checkpoint:
     def load_into(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Copy weights, and the optimiser's averages, into a model of the same configuration.
 
+        Weights that are kept in bfloat16, to be half as large, are read into float32.
+
         Raises:
             ValueError: naming the first tensor that is missing, unknown or of another shape.
         """
-        _copy(self.model, model.state_dict(), "weights")
+        wide = {
+            name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in self.model.items()
+        }
+        _copy(wide, model.state_dict(), "weights")
         if optimizer is not None:
             _fill_optimizer(model, optimizer)
             _copy(self.optimizer, _optimizer_tensors(model, optimizer), "optimiser")

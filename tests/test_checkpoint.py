@@ -51,6 +51,18 @@ def test_weights_alone(trained, tmp_path):
         checkpoint.load_into(model, torch.optim.Adam(model.parameters(), fused=True))
 
 
+def test_weights_that_are_kept_in_bfloat16_are_read_into_float32(trained, tmp_path):
+    config, model, _ = trained
+    halves = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    kept = build_model(config.model).bfloat16()
+    kept.load_state_dict(halves)
+    save_checkpoint(tmp_path / "half.safetensors", to_dict(config), 1, 0.0, kept, None)
+    other = build_model(config.model, seed=2)
+    load_checkpoint(tmp_path / "half.safetensors").load_into(other)
+    for name, tensor in other.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, halves[name].float()), name
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
 def test_a_truncated_file_is_refused(trained, tmp_path, share):
     config, model, optimizer = trained
