@@ -1,14 +1,14 @@
 """Draw the figures of the README from the numbers in figures/data: `make figures`."""
 
 import csv
-import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from infmem.demo import MODELS
-from infmem.experiment import FIELDS, LINE_FIELDS, VARIANTS, read_rows
+from infmem.experiment import VARIANTS, mean_scores, read_lines
 from infmem.plots import draw_accuracy_by_length, draw_learning_curves
 from infmem.tasks.sorting import ReferenceLines
 
@@ -29,24 +29,9 @@ def learning_curves() -> Figure:
     return draw_learning_curves({model: recorded(demo / f"{model}.csv") for model in MODELS}, ReferenceLines(**lines))
 
 
-def sorting_scores(preset: str) -> list[dict]:
-    """Each model at each length: the mean over seeds, and a bar that holds the interval of every seed."""
-    cells = {}
-    for row in read_rows(HERE / "data" / "sorting.csv", FIELDS):
-        if row["preset"] == preset:
-            score = float(row["accuracy"]), float(row["ci95"])
-            cells.setdefault((row["model"], int(row["length"])), []).append(score)
-    scores = []
-    for (name, length), seeds in cells.items():
-        mean = sum(accuracy for accuracy, _ in seeds) / len(seeds)
-        bar = max(abs(accuracy - mean) + ci95 for accuracy, ci95 in seeds)
-        scores.append({"name": name, "length": length, "accuracy": mean, "ci95": bar, "seeds": len(seeds)})
-    return scores
-
-
 def sorting_table(preset: str) -> str:
     """The same as a table in Markdown, with the number of seeds; a dash where a cell is not recorded yet."""
-    scores = {(row["name"], row["length"]): row for row in sorting_scores(preset)}
+    scores = {(row["name"], row["length"]): row for row in mean_scores(HERE / "data" / "sorting.csv", preset)}
     lengths = sorted({length for _, length in scores})
     lines = ["| | " + " | ".join(f"{length:,} symbols" for length in lengths) + " |", "|---" * (1 + len(lengths)) + "|"]
     for name in sorted({name for name, _ in scores}, key=list(VARIANTS).index):
@@ -56,19 +41,27 @@ def sorting_table(preset: str) -> str:
     return "\n".join(lines)
 
 
-def sorting() -> Figure:
-    """Accuracy against length at small scale, from what `infmem experiment sorting` has recorded."""
-    rows = read_rows(HERE / "data" / "sorting_lines.csv", LINE_FIELDS)
-    names = [field.name for field in dataclasses.fields(ReferenceLines)]
-    lines = {
-        int(row["length"]): ReferenceLines(**{name: float(row[name]) for name in names})
-        for row in rows
-        if row["preset"] == "small"
-    }
-    return draw_accuracy_by_length(sorting_scores("small"), lines, "sorting, an eighth of the paper's sizes")
+def depth_table() -> str:
+    """The Transformer-XL of the small preset at 1,000 symbols, with two, three and four layers."""
+    with (HERE / "data" / "sorting_depth.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {"counting all that can reach the answer": "receptive_field", "even attention": "even_attention"}
+    lines = ["| | " + " | ".join(f"{row['num_layers']} layers" for row in rows) + " |", "|---" * (1 + len(rows)) + "|"]
+    for words, column in ({"the trained model": "accuracy"} | kinds).items():
+        lines.append(f"| {words} | " + " | ".join(f"{float(row[column]):.3f}" for row in rows) + " |")
+    return "\n".join(lines)
 
 
-FIGURES = {"learning_curves.png": learning_curves, "sorting.png": sorting}
+def sorting(preset: str, title: str) -> Figure:
+    """Accuracy against length, from what `infmem experiment sorting` has recorded."""
+    lines = read_lines(HERE / "data" / "sorting_lines.csv", preset)
+    return draw_accuracy_by_length(mean_scores(HERE / "data" / "sorting.csv", preset), lines, title)
+
+
+FIGURES = {
+    "learning_curves.png": learning_curves, "sorting.png": partial(sorting, "full", "sorting, at the paper's sizes"),
+    "sorting_small.png": partial(sorting, "small", "sorting, an eighth of the paper's sizes"),
+}
 
 
 def main() -> None:

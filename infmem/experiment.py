@@ -23,7 +23,7 @@ from infmem.optimizer import OptimizerName
 from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
 from infmem.run import DivergenceError, Run, default_folder, read_metrics
 from infmem.tables import read_table, write_curve, write_table
-from infmem.tasks.sorting import NUM_SYMBOLS, first_visible, reference_lines
+from infmem.tasks.sorting import NUM_SYMBOLS, ReferenceLines, first_visible, reference_lines
 from infmem.training import TrainingConfig, derive_seed, generator_for
 from infmem.validation import require
 
@@ -277,6 +277,48 @@ def record_lines(scale: Scale, path: Path, num_sequences: int = 2000) -> None:
         about = {"preset": scale.preset, "length": length, "segment": sizes.segment_length, "sequences": num_sequences}
         rows.append(about | scores)
     write_table(path, LINE_FIELDS, rows)
+
+
+def mean_scores(path: Path, preset: PresetName) -> list[dict[str, Any]]:
+    """Each model at each length: the mean over seeds, and a bar that holds the interval of every seed.
+
+    Args:
+        path: a file of results.
+        preset: the sizes; trainings with another optimiser than that of its scale are left out.
+
+    Returns:
+        Rows with `name`, `length`, `accuracy`, `ci95` and the number of `seeds`.
+
+    Example:
+        >>> mean_scores(Path("there-is-no-such-file.csv"), "small")
+        []
+    """
+    cells: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for row in read_rows(path):
+        if (row["preset"], row["optimizer"]) == (preset, SCALES[preset].optimizer):
+            score = float(row["accuracy"]), float(row["ci95"])
+            cells.setdefault((row["model"], int(row["length"])), []).append(score)
+    scores = []
+    for (name, length), seeds in cells.items():
+        mean = sum(accuracy for accuracy, _ in seeds) / len(seeds)
+        bar = max(abs(accuracy - mean) + ci95 for accuracy, ci95 in seeds)
+        scores.append({"name": name, "length": length, "accuracy": mean, "ci95": bar, "seeds": len(seeds)})
+    return scores
+
+
+def read_lines(path: Path, preset: PresetName) -> dict[int, ReferenceLines]:
+    """The reference lines that are recorded for a preset, by length.
+
+    Example:
+        >>> read_lines(Path("there-is-no-such-file.csv"), "small")
+        {}
+    """
+    names = [field.name for field in dataclasses.fields(ReferenceLines)]
+    return {
+        int(row["length"]): ReferenceLines(**{name: float(row[name]) for name in names})
+        for row in read_rows(path, LINE_FIELDS)
+        if row["preset"] == preset
+    }
 
 
 def train_cells(

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infmem.experiment import mean_scores
+
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "figures" / "data" / "demo"
 
@@ -68,17 +70,20 @@ def test_the_accuracies_of_the_readme_are_the_recorded_ones(build):
     assert "small" in recorded
     for preset in recorded:
         assert build.sorting_table(preset) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert build.depth_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_sorting_figure_holds_every_seed(build):
-    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["preset"] == "small"]
-    scores = {(row["name"], row["length"]): row for row in build.sorting_scores("small")}
+@pytest.mark.parametrize(("preset", "optimizer"), [("small", "adam"), ("full", "muon")])
+def test_the_sorting_figure_holds_every_seed(preset, optimizer, build):
+    path = ROOT / "figures" / "data" / "sorting.csv"
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["preset"], row["optimizer"]) == (preset, optimizer)]
+    scores = {(row["name"], row["length"]): row for row in mean_scores(path, preset)}
     assert len(rows) == sum(score["seeds"] for score in scores.values())
     for row in rows:
         score = scores[row["model"], int(row["length"])]
         assert abs(float(row["accuracy"]) - score["accuracy"]) + float(row["ci95"]) <= score["ci95"] + 1e-9
-    labels = {text.get_text() for text in build.sorting().axes[0].get_legend().get_texts()}
+    labels = {text.get_text() for text in build.sorting(preset, "").axes[0].get_legend().get_texts()}
     assert {row["model"] for row in rows} < labels
 
 
