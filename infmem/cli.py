@@ -24,13 +24,16 @@ from infmem.distributed import joined_workers
 from infmem.evaluation import Evaluation
 from infmem.evaluation import evaluate as evaluate_model
 from infmem.experiment import (
+    ABLATION_SEEDS,
     SCALES,
     VARIANTS,
     ScaleName,
     VariantName,
+    ablation_cells,
     chosen_rates,
     num_missing,
     read_rows,
+    record_errors,
     record_lines,
     result_cells,
     sweep_cells,
@@ -311,7 +314,7 @@ def sweep(
 
 
 def experiment(
-    what: Annotated[Literal["sorting"], tyro.conf.Positional] = "sorting",
+    what: Annotated[Literal["sorting", "ablation"], tyro.conf.Positional] = "sorting",
     scale: ScaleName = "small",
     variants: tuple[VariantName, ...] = tuple(VARIANTS),
     lengths: tuple[int, ...] = (),
@@ -324,11 +327,15 @@ def experiment(
     runs: Path = Path("runs/cells"),
     device: Device = "auto",
 ) -> int:
-    """The paper's sorting experiment: accuracy against length for every model, cell by cell.
+    """Experiments on the sorting task, cell by cell.
 
-    First every model is trained with the same learning rates at small scale, then with its best one at every length
-    and with every seed. What is recorded is not trained again and what was begun is gone on with: stop it, and call it
-    again.
+    sorting is the paper's: accuracy against length for every model. First every model is trained with the same learning
+    rates at small scale, then with its best one at every length and with every seed.
+
+    ablation changes one choice of the infinite-former's memory at a time, at small scale, and records how wrong each
+    memory is before it is trained.
+
+    What is recorded is not trained again and what was begun is gone on with: stop it, and call it again.
 
     Args:
         what: which experiment.
@@ -340,7 +347,8 @@ def experiment(
         workers: trainings side by side.
         minutes: stop after so many, with everything saved.
         sequences: sequences of each evaluation.
-        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv and learning curves.
+        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv (ablation.csv, memory_errors.csv) and
+            learning curves.
         runs: folder for the runs.
         device: where to train.
     """
@@ -350,6 +358,12 @@ def experiment(
     chosen = dataclasses.replace(chosen, lengths=lengths or chosen.lengths, seeds=seeds or chosen.seeds)
     until = None if minutes is None else time.time() + 60 * minutes
     training = {"device": place, "workers": workers, "until": until, "sequences": sequences}
+    if what == "ablation":
+        record_errors(output / "memory_errors.csv")
+        cells, path = ablation_cells(seeds or ABLATION_SEEDS, steps), output / "ablation.csv"
+        for row in train_cells(cells, path, runs, **training):
+            print(_cell_line(row), flush=True)
+        return _report_left(num_missing(cells, path), output)
     record_lines(chosen, output / "sorting_lines.csv")
     sweep_path, path = output / "sorting_sweep.csv", output / "sorting.csv"
     sweep = sweep_cells(variants, chosen.optimizer, steps)
@@ -362,6 +376,10 @@ def experiment(
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
         left = num_missing(cells, path)
+    return _report_left(left, output)
+
+
+def _report_left(left: int, output: Path) -> int:
     print(f"{output}: {f'{left} trainings left; go on with the same command' if left else 'complete'}")
     return 0
 

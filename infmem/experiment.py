@@ -1,10 +1,11 @@
-"""The paper's sorting experiment: accuracy against length, cell by cell.
+"""Experiments on the sorting task, cell by cell: accuracy against length, and what each choice of a memory is worth.
 
 A cell is one training: a model at a length, with a seed and a learning rate. What is recorded is not trained again, and
 what was begun is gone on with, so the experiment can be stopped and called again until it is complete.
 """
 
 import dataclasses
+import json
 import math
 import multiprocessing
 import time
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from infmem.checkpoint import load_checkpoint, write_text
 from infmem.demo import demo_config
 from infmem.evaluation import evaluate
+from infmem.microscope import MemoryErrors, memory_errors
 from infmem.optimizer import OptimizerName
 from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
 from infmem.run import DivergenceError, Run, default_folder, read_metrics
@@ -48,12 +51,45 @@ VARIANTS: dict[VariantName, tuple[ModelName, MemoryName, dict[str, Any]]] = {
 }
 FIRST: tuple[VariantName, ...] = tuple(VARIANTS)[:4]
 
+# What is changed in the memory `exact`, one choice at a time. Sampling the old signal instead of refitting all of it is
+# what sticky memories need, so they are changes of that one.
+SAMPLED: dict[str, Any] = {"contraction": "sampled", "num_samples": 128}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "tau .5": {"schedule": "fixed", "tau": 0.5},
+    "tau .75": {"schedule": "fixed", "tau": 0.75},
+    "tau .9": {"schedule": "fixed", "tau": 0.9},
+    "128 samples": SAMPLED,
+    "512 samples": SAMPLED | {"num_samples": 512},
+    "zero padding": {"padding": True},
+    "whole line": {"interval": "line"},
+    "end points": {"positions": "end_points"},
+    "ridge .01": {"ridge": 0.01},
+    "ridge 1": {"ridge": 1.0},
+    "half the width": {"sigmas": (1 / 384,)},
+    "twice the width": {"sigmas": (1 / 96,)},
+    "two widths": {"sigmas": (0.01, 0.05)},
+    "32 functions": {"num_basis": 32, "sigmas": (1 / 48,)},
+    "64 functions": {"num_basis": 64, "sigmas": (1 / 96,)},
+    "256 functions": {"num_basis": 256, "sigmas": (1 / 384,)},
+    "gate": {"gate": True},
+    "no bias": {"bias": False},
+    "the layer's query": {"own_query": False},
+    "no regulariser": {"kl_weight": 0.0},
+    "strong regulariser": {"kl_weight": 1e-3},
+    "sticky, stratified": SAMPLED | {"sticky": "stratified"},
+    "sticky, stratified, even": SAMPLED | {"sticky": "stratified", "placement": "even"},
+    "sticky, iid": SAMPLED | {"sticky": "iid"},
+}
+ABLATION_RATE, ABLATION_SEEDS = 2e-3, (0, 1, 2)
+
 FIELDS = (
     "model", "preset", "length", "segment", "seed", "optimizer", "learning_rate", "accuracy", "ci95", "free_running",
     "free_running_ci95", "sequences", "steps", "converged", "train_seconds", "tokens_per_second", "device", "torch",
     "parameters", "state_bytes", "receptive_field", "start", "command",
 )  # fmt: skip
 KEY = ("model", "preset", "length", "seed", "optimizer", "learning_rate", "steps", "start")
+ERROR_FIELDS = ("change", "age", *MemoryErrors._fields)
 LINE_FIELDS = ("preset", "length", "segment", "chance", "last_segment", "receptive_field", "exact_counts", "sequences")
 
 # Training has converged if the last fifth of its steps has gained less than this in accuracy.
@@ -61,6 +97,11 @@ SMALLEST_GAIN = 0.01
 
 # A training that begins with the weights of another takes this part of its steps.
 CONTINUED_PART = 5
+
+
+def _chosen(variant: str) -> tuple[ModelName, MemoryName, dict[str, Any]]:
+    """Model, preset of its memory, and what is changed in that."""
+    return VARIANTS[variant] if variant in VARIANTS else ("infinite-former", "exact", ABLATIONS[variant])
 
 
 @dataclass(frozen=True)
@@ -98,7 +139,7 @@ class Cell:
     """One training.
 
     Args:
-        variant: which model.
+        variant: which model, of `VARIANTS` or `ABLATIONS`.
         preset: its sizes.
         length: symbols per sequence.
         seed: of weights and data.
@@ -112,7 +153,7 @@ class Cell:
         'infmem train --model window --preset small --length 500 --learning-rate 0.002 --steps 2500 --seed 0'
     """
 
-    variant: VariantName
+    variant: str
     preset: PresetName
     length: int
     seed: int
@@ -124,7 +165,7 @@ class Cell:
     @property
     def config(self) -> TrainingConfig:
         """How it is trained."""
-        model, memory, options = VARIANTS[self.variant]
+        model, memory, options = _chosen(self.variant)
         sizes = PRESETS[self.preset]
         return dataclasses.replace(
             demo_config(model, sizes, self.seed),
@@ -138,10 +179,11 @@ class Cell:
     @property
     def command(self) -> str:
         """What trains it by itself."""
-        model, memory, options = VARIANTS[self.variant]
+        model, memory, options = _chosen(self.variant)
         words = ["infmem train", "--model", model, "--preset", self.preset]
         words += ["--memory", memory] if memory != "best" else []
-        words += ["--memory-options", *(f"{name}={value}" for name, value in options.items())] if options else []
+        typed = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
+        words += ["--memory-options", *(word.replace(" ", "") for word in typed)] if options else []
         words += ["--length", self.length, "--learning-rate", f"{self.learning_rate:g}", "--steps", self.steps]
         words += ["--optimizer", self.optimizer] if self.optimizer != "adam" else []
         words += ["--start", self.start._default_folder] if self.start else []
@@ -150,13 +192,14 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        name = f"{self.variant}-{self.preset}-{self.length}-rate{self.learning_rate:g}-seed{self.seed}-{self.steps}"
+        variant = self.variant.replace(",", "").replace(" ", "-")
+        name = f"{variant}-{self.preset}-{self.length}-rate{self.learning_rate:g}-seed{self.seed}-{self.steps}"
         name += f"-{self.optimizer}" if self.optimizer != "adam" else ""
         return name + (f"-from{self.start.length}" if self.start else "")
 
     @property
     def _default_folder(self) -> Path:
-        return default_folder(VARIANTS[self.variant][0], self.preset, self.length, self.seed)
+        return default_folder(_chosen(self.variant)[0], self.preset, self.length, self.seed)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -186,6 +229,47 @@ def sweep_cells(
         for variant in variants
         for rate in SWEEP_RATES
     ]
+
+
+def ablation_cells(seeds: Iterable[int], steps: int | None = None) -> list[Cell]:
+    """The memory `exact` with one choice changed at a time, each with every seed; the first seed of all comes first.
+
+    Args:
+        seeds: of weights and data.
+        steps: optimiser steps; None takes the preset's.
+
+    Example:
+        >>> len(ablation_cells([0])) == len(ABLATIONS)
+        True
+    """
+    steps = PRESETS[SWEEP_PRESET].steps if steps is None else steps
+    return [
+        Cell(change, SWEEP_PRESET, SWEEP_LENGTH, seed, ABLATION_RATE, steps, "muon")
+        for seed in seeds
+        for change in ABLATIONS
+    ]
+
+
+def record_errors(path: Path, num_updates: int = 16) -> None:
+    """Write how wrong each of these memories is by age, before anything is trained.
+
+    Args:
+        path: CSV file.
+        num_updates: of a memory that is written in segments of the preset.
+    """
+    sizes, rows = PRESETS[SWEEP_PRESET], []
+    for change in ABLATIONS:
+        model, memory, options = _chosen(change)
+        config = model_config(model, sizes, memory, options).memory
+        generator = generator_for(torch.device("cpu"), 0, "errors", change)
+        errors = memory_errors(config, sizes.segment_length, num_updates, generator)
+        for age, values in enumerate(zip(*errors, strict=True)):
+            rows.append({"change": change, "age": age} | dict(zip(ERROR_FIELDS[2:], map(_digits, values), strict=True)))
+    write_table(path, ERROR_FIELDS, rows)
+
+
+def _digits(value: Tensor) -> str:
+    return f"{value.item():.4g}"
 
 
 def result_cells(

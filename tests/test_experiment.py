@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import math
 import time
 
@@ -8,6 +9,8 @@ from tiny import TINY
 
 from infmem import cli, experiment
 from infmem.experiment import (
+    ABLATIONS,
+    ERROR_FIELDS,
     FIELDS,
     LINE_FIELDS,
     SCALES,
@@ -15,6 +18,7 @@ from infmem.experiment import (
     VARIANTS,
     Cell,
     Scale,
+    ablation_cells,
     chosen_rates,
     has_converged,
     num_missing,
@@ -27,7 +31,7 @@ from infmem.experiment import (
 )
 from infmem.presets import PRESETS
 from infmem.run import Run, read_metrics
-from infmem.tables import write_table
+from infmem.tables import read_table, write_table
 
 RATES = dict.fromkeys(VARIANTS, 0.002)
 
@@ -43,7 +47,7 @@ def alone(cell, folder, until=None):
     return train_cell(cell, folder, "cpu", threads=1, until=until, sequences=3)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *ABLATIONS])
 def test_the_recorded_command_trains_the_cell(variant, monkeypatch, tmp_path):
     cell, seen = Cell(variant, "small", 500, 3, 0.004, 7), []
 
@@ -199,6 +203,43 @@ def test_lines_are_recorded_once(tiny_sizes, tmp_path):
     assert all(float(row["chance"]) <= float(row["exact_counts"]) <= 1 for row in rows)
     record_lines(Scale("small", (23, 37, 41), (0,)), path, num_sequences=5)
     assert read_rows(path, LINE_FIELDS)[:2] == rows and len(read_rows(path, LINE_FIELDS)) == 3
+
+
+def test_an_ablation_changes_one_choice_at_a_time():
+    cells = ablation_cells((0, 1))
+    assert [cell.seed for cell in cells] == [0] * len(ABLATIONS) + [1] * len(ABLATIONS)
+    memories = {cell.variant: cell.config.model.memory for cell in cells}
+    assert len(set(memories.values())) == len(ABLATIONS), "two changes are the same"
+    base = memories["exact"]
+    for change, memory in memories.items():
+        names = {f.name for f in dataclasses.fields(memory) if getattr(memory, f.name) != getattr(base, f.name)}
+        assert names <= set(ABLATIONS[change]) and bool(names) == (change != "exact"), change
+    rest = {dataclasses.replace(cell.config, model=cells[0].config.model, seed=0) for cell in cells}
+    assert rest == {cells[0].config}
+    assert len({cell.name for cell in cells}) == len(cells) and not any(set(" ,") & set(cell.name) for cell in cells)
+
+
+def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "SWEEP_LENGTH", 23)
+    monkeypatch.setattr(experiment, "ABLATIONS", {name: ABLATIONS[name] for name in ("exact", "sticky, iid")})
+    trained = []
+
+    def in_this_process(cells, path, runs, **kwargs):
+        trained.extend(cells)
+        for cell in cells:
+            row = alone(cell, runs)
+            write_table(path, FIELDS, [*read_rows(path), row])
+            yield row
+
+    monkeypatch.setattr(cli, "train_cells", in_this_process)
+    options = ["--seeds", "0", "--steps", "2", "--device", "cpu", "--output", str(tmp_path), "--runs", str(tmp_path)]
+    assert cli.main(["experiment", "ablation", *options]) == 0
+    assert [cell.variant for cell in trained] == ["exact", "sticky, iid"]
+    assert "sticky, iid" in capsys.readouterr().out
+    assert [row["model"] for row in read_rows(tmp_path / "ablation.csv")] == ["exact", "sticky, iid"]
+    errors = read_table(tmp_path / "memory_errors.csv", ERROR_FIELDS)
+    assert [int(row["age"]) for row in errors] == [*range(17), *range(17)]
+    assert all(0 < float(row["token"]) and 0 <= float(row["whole_mean"]) for row in errors)
 
 
 def test_another_file_is_not_written_to(tmp_path):
