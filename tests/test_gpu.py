@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from infmem import LongTermMemory, MemoryConfig
 from infmem.caching import cached_tensors
 from infmem.evaluation import evaluate
-from infmem.fast import Recorded, _compiled
+from infmem.fast import Recorded, compile_function
 from infmem.models import memorize
 from infmem.models.layers import RelativeAttention, sinusoids
 from infmem.presets import build_model, choose_device
@@ -154,6 +154,6 @@ def test_gradients_of_a_compiled_read_are_as_good_as_those_of_the_read(gpu):
         return {name: weight.grad for name, weight in memory.named_parameters() if weight.grad is not None}
 
     expected, plain = (gradients(memory._read, precision) for precision in (torch.float32, torch.bfloat16))
-    for name, gradient in gradients(_compiled(memory._read, "inductor"), torch.bfloat16).items():
+    for name, gradient in gradients(compile_function(memory._read, "inductor"), torch.bfloat16).items():
         error, plain_error = ((found - expected[name]).norm().item() for found in (gradient, plain[name]))
         assert error <= 1.2 * plain_error + 1e-3 * expected[name].norm().item(), name
