@@ -8,6 +8,9 @@ of them. Bytes are those that have to be read and written once, whatever is done
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from infmem.models.compressive import CompressiveTransformerConfig
+from infmem.models.infinite_former import InfiniteFormerConfig
+from infmem.models.transformer_xl import TransformerXLConfig, WindowTransformerConfig
 from infmem.validation import check_fields, require
 
 
@@ -236,3 +239,90 @@ def attention_step(sizes: ReadSizes, key_pos: int, itemsize: int = 4) -> Cost:
         264
     """
     return projection(sizes, 4 * sizes.query_pos).plus(full_attention(sizes, key_pos, itemsize))
+
+
+def num_left(config: TransformerXLConfig, num_past: int) -> int:
+    """How many of the tokens read so far have left the short-term memory; a Compressive Transformer drops whole groups.
+
+    Example:
+        >>> num_left(TransformerXLConfig(memory_length=100), num_past=640)
+        540
+    """
+    left = max(0, num_past - config.memory_length)
+    return left - left % config.memory.rate if isinstance(config, CompressiveTransformerConfig) else left
+
+
+def segment_products(config: TransformerXLConfig, num_past: int, segment_length: int) -> int:
+    r"""Operations of all matrix products when a model reads one more segment of one sequence.
+
+    Equation:
+        In each layer, with L tokens that look at K keys: $2 (2 L + 2 K + K + 1) d^2$ to project them and their
+        distances, $2 L (3 K + 1) d$ for scores by content, scores by distance and the mean of the values, and
+        $4 L d d_{ff}$ for the feed-forward; and $2 L d v$ once for the output. What a long-term or a compressed memory
+        does comes on top: the same for every segment once it is full.
+
+    Args:
+        config: of a Transformer-XL, a Compressive Transformer or an infinite-former (without sticky memories or gate).
+        num_past: tokens read before, in segments of this length.
+        segment_length: tokens of the segment.
+
+    Example:
+        >>> config = TransformerXLConfig(d_model=12, num_heads=3, num_layers=2, d_ff=20, memory_length=40)
+        >>> segment_products(config, 10_000, 10) == segment_products(config, 10_000_000, 10)
+        True
+    """
+    length, d_model, past = segment_length, config.d_model, num_past - num_left(config, num_past)
+    written = num_left(config, num_past)
+    leaving = written - num_left(config, max(0, num_past - length))
+    special = 0
+    if isinstance(config, CompressiveTransformerConfig):
+        past += min(config.memory.length, written // config.memory.rate)
+        special = 2 * leaving * d_model**2 if config.memory.is_learned else 0
+    if isinstance(config, InfiniteFormerConfig) and written:
+        sizes = ReadSizes(1, length, config.num_heads, d_model // config.num_heads, config.memory.num_basis)
+        whole = memory_step(sizes, leaving).products
+        first = 2 * sizes.num_basis**2 * d_model if written == leaving else 0  # nothing old has to make room
+        special = whole - first - (0 if config.memory.own_query else projection(sizes, length).products)
+    keys = past + length
+    projections = 2 * (2 * length + 3 * keys + 1) * d_model**2
+    attention = 2 * length * (3 * keys + 1) * d_model
+    layer = projections + attention + 4 * length * d_model * config.d_ff + special
+    return config.num_layers * layer + 2 * length * d_model * config.vocab_size
+
+
+def cached_segment_products(config: WindowTransformerConfig, num_past: int, segment_length: int) -> int:
+    r"""The same for a transformer that keeps the keys and values of every token and attends to all, without positions.
+
+    Equation:
+        $8 L d^2 + 4 L (n + L) d + 4 L d d_{ff}$ in each layer after n tokens: the only cost here that grows with n.
+
+    Args:
+        config: sizes.
+        num_past: tokens read before.
+        segment_length: tokens of the segment.
+
+    Example:
+        >>> config = WindowTransformerConfig(d_model=12, num_heads=3, num_layers=2, d_ff=20)
+        >>> ten, twenty, thirty = (cached_segment_products(config, 1000 * n, 5) for n in (10, 20, 30))
+        >>> thirty - twenty == twenty - ten > 0
+        True
+    """
+    sizes = ReadSizes(1, segment_length, config.num_heads, config.d_model // config.num_heads)
+    step = attention_step(sizes, num_past + segment_length).products
+    layer = step + 4 * segment_length * config.d_model * config.d_ff
+    return config.num_layers * layer + 2 * segment_length * config.d_model * config.vocab_size
+
+
+def cached_state_bytes(config: WindowTransformerConfig, num_past: int, itemsize: int = 4) -> int:
+    """Bytes of the keys and values of every token read so far, of one sequence.
+
+    Args:
+        config: sizes.
+        num_past: tokens read before.
+        itemsize: bytes of a number.
+
+    Example:
+        >>> cached_state_bytes(WindowTransformerConfig(d_model=12, num_heads=3, num_layers=2), num_past=1000)
+        192000
+    """
+    return 2 * config.num_layers * num_past * config.d_model * itemsize

@@ -71,7 +71,7 @@ def test_the_command_prints_a_table_and_writes_it(asked_fast, monkeypatch, capsy
     printed = capsys.readouterr().out
     assert "Steps on the CPU" in printed and printed.count("window") == 2
     written = json.loads(output.read_text())
-    assert set(written) == {"command", "device", "torch", "rows"}
+    assert set(written) == {"command", "device", "torch", "threads", "rows"}
     assert [(row["preset"], row["path"], row["batch_size"]) for row in written["rows"]] == [
         ("classroom", "eager", 2),
         ("classroom", "fast", 2),

@@ -4,14 +4,18 @@ from itertools import product
 
 import pytest
 import torch
+from tiny import TINY
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from infmem import LongTermMemory, MemoryConfig, cost
 from infmem.attention import expected_value
 from infmem.benchmark.read import read_densities
+from infmem.benchmark.stream import CachedTransformer
 from infmem.cost import Cost, ReadSizes
 from infmem.memory.operators import build_basis
+from infmem.presets import build_model, model_config
 
 SIZES = ReadSizes(batch=2, query_pos=5, num_heads=3, d_head=11, num_basis=7)
 
@@ -98,3 +102,44 @@ def test_costs_add_up_and_sizes_are_checked():
     assert Cost(1, 2, 3).plus(Cost(4)) == Cost(5, 2, 3)
     with pytest.raises(ValueError, match="num_heads must be at least 1, got 0"):
         ReadSizes(num_heads=0)
+
+
+def read_counted(model, tokens: torch.Tensor) -> list[int]:
+    """Operations of each segment in turn."""
+    state, counts = None, []
+    for segment in tokens.split(7, dim=1):
+        caches = model(segment, state)  # once beforehand: operators are built once and kept
+        counts.append(counted(lambda segment=segment, state=state: model(segment, state)))
+        state = caches[1]
+    return counts
+
+
+MODELS = {
+    "infinite-former": {},
+    "transformer-xl": {},
+    "compressive-transformer": {"length": 6, "rate": 2},
+    "compressive-transformer, pooled": {"length": 3, "rate": 4, "compression": "max_pool"},
+    "window": {},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_segment_costs_what_pytorch_counts(name):
+    config = model_config(name.split(",")[0], TINY, memory_options=MODELS[name])
+    model = build_model(config).eval()
+    tokens = torch.randint(0, 20, (1, 70), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused one is not counted on a CPU
+        counts = read_counted(model, tokens)
+    assert counts == [cost.segment_products(model.config, 7 * number, 7) for number in range(10)]
+    assert counts[-1] == counts[-3] or name.startswith("compressive")  # whose groups may not fit a segment
+    assert counts[-1] == cost.segment_products(model.config, 7_000_000, 7) or name.startswith("compressive")
+
+
+def test_a_segment_with_a_cache_costs_what_pytorch_counts():
+    model = CachedTransformer(TINY.sizes).eval()
+    tokens, caches = torch.zeros(1, 7, dtype=torch.int64), model.cache(1, 70)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        for num_past in (0, 7, 63):
+            count = counted(lambda past=num_past: model.read(tokens, caches, past))
+            assert count == cost.cached_segment_products(TINY.sizes, num_past, 7)
+    assert cost.cached_state_bytes(TINY.sizes, 70) == sum(cache.nbytes for cache in caches)

@@ -307,5 +307,6 @@ def _tell(
 
 def _write(output: Path, name: str, settings: dict, rows: list[dict]) -> None:
     about = {"command": shlex.join(["infmem", *sys.argv[1:]]), "device": name, "torch": torch.__version__}
+    about |= {"threads": torch.get_num_threads()}
     write_text(output, json.dumps(about | settings | {"rows": rows}, indent=1) + "\n")
     print(f"{output}: written")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from infmem.benchmark.timing import free_memory, measure
+from infmem.cost import cached_state_bytes
 from infmem.memory import MemoryState
 from infmem.models.transformer_xl import ModelState, TransformerXL, WindowTransformer
 from infmem.presets import Preset, build_model, model_config
@@ -47,10 +48,6 @@ class CachedTransformer(WindowTransformer):
         sizes = (2, batch, heads, capacity, d_head)
         device = self.embedding.weight.device
         return [torch.empty(sizes, dtype=dtype, device=device).normal_() for _ in range(self.config.num_layers)]
-
-    def cache_bytes(self, batch: int, num_tokens: int, dtype: torch.dtype = torch.float32) -> int:
-        """Bytes of the keys and values of so many tokens in all layers."""
-        return 2 * batch * self.config.num_layers * num_tokens * self.d_model * dtype.itemsize
 
     def read(self, tokens: Tensor, caches: Sequence[Tensor], num_past: int) -> Tensor:
         """Read a segment after `num_past` tokens, whose keys and values are in the cache; its own are written there."""
@@ -141,7 +138,7 @@ def benchmark_stream(
     model = CachedTransformer(sizes.sizes).to(device).eval()
     dtype = torch.bfloat16 if mixed else torch.float32
     for seen in counts:
-        needed = model.cache_bytes(batch, seen, dtype)
+        needed = batch * cached_state_bytes(sizes.sizes, seen, dtype.itemsize)
         cache = model.cache(batch, seen + segment, dtype) if needed <= cache_bytes else None
         yield row("full attention", seen, needed, cache and (lambda c=cache, n=seen: model.read(tokens, c, n)), False)
         del cache
