@@ -75,7 +75,7 @@ def test_the_command_prints_a_table_and_writes_it(compiles_nothing, capsys, tmp_
     assert cli.main(["bench", "read", *sizes, *options]) == 0
     printed = capsys.readouterr().out
     written = json.loads(output.read_text())
-    assert set(written) == {"command", "device", "torch", "threads", "sizes", "memory", "rows"}
+    assert set(written) == {"command", "device", "torch", "threads", "sizes", "memory", "rates", "rows"}
     assert written["sizes"] == {"batch": 2, "query_pos": 5, "num_heads": 3, "d_head": 4, "num_basis": 8}
     assert "Reads on the CPU" in printed and str(output) in printed
     for row in written["rows"]:

@@ -42,6 +42,18 @@ def test_a_cache_that_does_not_fit_is_said_so():
     assert rows[-1]["state_bytes"] == 2 * 2 * 2 * 4 * 12 * 7000
 
 
+def test_running_out_of_memory_is_no_more_than_a_row(monkeypatch):
+    def too_large(self, batch, capacity, dtype):
+        if capacity > 1000:
+            raise torch.OutOfMemoryError("too much")
+        return right(self, batch, capacity, dtype)
+
+    right = CachedTransformer.cache
+    monkeypatch.setattr(CachedTransformer, "cache", too_large)
+    rows = [row for row in rows_of(streamed=14) if row["model"] == "full attention"]
+    assert [row["milliseconds"] is None for row in rows] == [False, False, True]
+
+
 def test_what_is_set_is_the_count_of_tokens_alone():
     model = build_model(model_config("infinite-former", TINY))
     state = stream._stream(model, TOKENS[:, :7], None, 0, 70, False)

@@ -36,6 +36,7 @@ def benchmark_attention(
     calls: int = 50,
     compiled: bool = True,
     mixed: bool = False,
+    rates: Cost | None = None,
 ) -> Iterator[dict]:
     """Time the read of a memory and a step of it beside full attention over more and more keys.
 
@@ -47,6 +48,7 @@ def benchmark_attention(
         calls: how many are timed.
         compiled: whether the step of the memory is compiled.
         mixed: whether full attention, and a second version of the memory's step, compute in bfloat16.
+        rates: what the device does in a second at its best; None measures it.
 
     Yields:
         A row for each of both and each pass. `what` is `memory read` or `attention` (under given densities; of given
@@ -63,7 +65,7 @@ def benchmark_attention(
             key_pos >= sizes.query_pos,
             f"every context must hold the segment of {sizes.query_pos} tokens itself, got {key_pos} keys",
         )
-    rates = device_rates(device)
+    rates = device_rates(device) if rates is None else rates
     dtype = torch.bfloat16 if mixed else torch.float32
     make = partial(torch.randn, device=device, generator=torch.Generator(device).manual_seed(0))
 

@@ -15,6 +15,7 @@ import tyro
 from infmem.benchmark.attention import CONTEXTS, benchmark_attention
 from infmem.benchmark.read import benchmark_read
 from infmem.benchmark.stream import TOKENS_SEEN, benchmark_stream
+from infmem.benchmark.timing import device_rates
 from infmem.benchmark.train import benchmark_training
 from infmem.checkpoint import write_text
 from infmem.cost import ReadSizes
@@ -201,8 +202,9 @@ def _read(options: Read) -> int:
             f"{row['peak_mib']:>9.1f}{row['difference']:>9.0e}"
         )
 
-    rows = benchmark_read(device, sizes, memory, calls=options.calls, compiled=compiled)
-    settings = {"sizes": dataclasses.asdict(sizes), "memory": options.memory}
+    rates = device_rates(device)
+    rows = benchmark_read(device, sizes, memory, calls=options.calls, compiled=compiled, rates=rates)
+    settings = {"sizes": dataclasses.asdict(sizes), "memory": options.memory, "rates": rates._asdict()}
     return _tell("Reads", device, options, settings, rows, head, line)
 
 
@@ -224,8 +226,12 @@ def _attention(options: Attention) -> int:
             f"{_middle_half(row, 4):<22}{row['floor_milliseconds']:>10.4f}{row['peak_mib']:>9.1f}"
         )
 
-    rows = benchmark_attention(device, sizes, memory, contexts, calls=calls, compiled=compiled, mixed=on_gpu)
+    rates = device_rates(device)
+    rows = benchmark_attention(
+        device, sizes, memory, contexts, calls=calls, compiled=compiled, mixed=on_gpu, rates=rates
+    )
     settings = {"sizes": dataclasses.asdict(sizes), "memory": options.memory, "compiled": compiled}
+    settings |= {"rates": rates._asdict()}
     return _tell("Memory and full attention", device, options, settings, rows, head, line)
 
 

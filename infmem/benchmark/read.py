@@ -24,7 +24,13 @@ PASSES: tuple[Pass, ...] = ("forward", "forward and backward")
 
 
 def benchmark_read(
-    device: torch.device, sizes: ReadSizes, memory: MemoryConfig, *, calls: int = 50, compiled: bool = True
+    device: torch.device,
+    sizes: ReadSizes,
+    memory: MemoryConfig,
+    *,
+    calls: int = 50,
+    compiled: bool = True,
+    rates: Cost | None = None,
 ) -> Iterator[dict]:
     """Time the read of a memory, forward and with its gradients.
 
@@ -34,6 +40,7 @@ def benchmark_read(
         memory: the long-term memory; its `num_basis` is that of `sizes`.
         calls: how many are timed.
         compiled: whether the compiled forms are timed too; they take some seconds to compile.
+        rates: what the device does in a second at its best; None measures it.
 
     Yields:
         A row for each form and pass. A read begins with the queries (values and densities are computed too) or with the
@@ -41,7 +48,7 @@ def benchmark_read(
         `floor_milliseconds` is what the device can't go below, counted by `infmem.cost`; `difference` how far the
         result, or with gradients the worst of them, is from the first form's, relative to its largest number.
     """
-    rates = device_rates(device)
+    rates = device_rates(device) if rates is None else rates
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = LongTermMemory(sizes.d_model, sizes.num_heads, memory).to(device)

@@ -139,9 +139,14 @@ def benchmark_stream(
     dtype = torch.bfloat16 if mixed else torch.float32
     for seen in counts:
         needed = batch * cached_state_bytes(sizes.sizes, seen, dtype.itemsize)
-        cache = model.cache(batch, seen + segment, dtype) if needed <= cache_bytes else None
-        yield row("full attention", seen, needed, cache and (lambda c=cache, n=seen: model.read(tokens, c, n)), False)
-        del cache
+        try:
+            cache = model.cache(batch, seen + segment, dtype) if needed <= cache_bytes else None
+            call = cache and (lambda c=cache, n=seen: model.read(tokens, c, n))
+            filled = row("full attention", seen, needed, call, False)
+        except torch.OutOfMemoryError:
+            filled = row("full attention", seen, needed, None, False)
+        yield filled
+        cache = call = None
         free_memory(device)
 
 
