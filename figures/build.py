@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -138,31 +140,53 @@ def stream_table() -> str:
 
 def meeting(memory: str, attention: str, precision: str = "float32") -> str:
     """From how many keys on the memory is the faster one, forward and with gradients, in words."""
-    found = [crossover(timed("attention")["rows"], memory, attention, name, precision) for name in PASSES]
-    words = ["at none of the measured numbers of keys" if keys is None else f"from {keys:,} keys on" for keys in found]
-    return f"{words[0]} forward, {words[1]} with gradients"
+    rows, words = timed("attention")["rows"], []
+    fewest = min(row["key_pos"] for row in rows if row["key_pos"] is not None)
+    for name in PASSES:
+        keys = crossover(rows, memory, attention, name, precision)
+        found = "at no measured number of keys" if keys is None else f"from {keys:,} keys on"
+        words.append(f"at {fewest:,} keys already" if keys == fewest else found)
+    return f"forward {words[0]}, with gradients {words[1]}"
+
+
+def cpu_words() -> str:
+    """How much faster than the textbook's the other forms are on a CPU, in words."""
+    recorded = timed("read_cpu")
+    times = {
+        (row["form"], row["pass"]): row["milliseconds"] for row in recorded["rows"] if row["begins_with"] == "queries"
+    }
+    forward, both = (
+        [times["textbook", name] / times[form, name] for form in ("collapsed", "collapsed, compiled")]
+        for name in PASSES
+    )
+    return (
+        f"On {place(recorded)}, {recorded['sizes']['query_pos']} queries: collapsed {forward[0]:.1f} times as fast as "
+        f"the textbook's way forward and {both[0]:.1f} times with gradients; compiled too, {forward[1]:.1f} and "
+        f"{both[1]:.1f} times (`figures/data/bench_read_cpu.json`; a shared machine, so these vary)."
+    )
 
 
 def speed_text() -> str:
     """What the README says of speed, from what was recorded."""
     read, attention, stream = (timed(what) for what in ("read", "attention", "stream"))
     sizes = "batch {batch}, {query_pos:,} queries, {num_heads} heads of {d_head}, {num_basis} basis functions"
+    first = stream["rows"][0]
     streamed = f"really read up to {stream['streamed']:,} tokens, beyond them the state is set as if they had been"
-    return "\n\n".join(
-        (
-            f"**A read** on {place(read)}: {sizes.format(**read['sizes'])}.",
-            read_table(),
-            f"**A memory beside full attention** on {place(attention)}: {sizes.format(**attention['sizes'])}. The read "
-            "of the memory alone is faster than full attention alone "
-            f"{meeting('memory read', 'attention')}; its whole step, with all projections and the writing, is faster "
-            f"than that of full attention with a cache {meeting('memory step', 'attention step')}.",
-            attention_table(),
-            f"**A stream** on {place(stream)}: milliseconds for one more segment of "
-            f"{stream['rows'][0]['segment_length']:,} tokens after so many, whole models of the preset "
-            f"`{stream['preset']}`, batch {stream['rows'][0]['batch']}; {streamed}.",
-            stream_table(),
-        )
+    parts = (
+        f"**A read** on {place(read)}: {sizes.format(**read['sizes'])}.",
+        read_table(),
+        cpu_words(),
+        f"**A memory beside full attention** on {place(attention)}: {sizes.format(**attention['sizes'])}. The read of "
+        f"the memory alone is faster than full attention alone: {meeting('memory read', 'attention')}. Its whole step, "
+        "with all projections and the writing, is faster than that of full attention with a cache: "
+        f"{meeting('memory step', 'attention step')}.",
+        attention_table(),
+        f"**A stream** on {place(stream)}: milliseconds for one more segment of {first['segment_length']:,} tokens "
+        f"after so many, whole models of the preset `{stream['preset']}`, batch {first['batch']}; {streamed}.",
+        stream_table(),
     )
+    wrap = partial(textwrap.fill, width=128, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(part if part.startswith("|") else wrap(part) for part in parts)
 
 
 FIGURES = {"learning_curves.png": learning_curves, "sorting.png": sorting, "crossover.png": crossover_figure}

@@ -76,6 +76,14 @@ def test_the_speed_of_the_readme_is_the_recorded_one(build):
         build.with_speed("# Nothing")
 
 
+def test_the_collapsed_read_is_much_faster_on_a_cpu(build):
+    recorded = build.timed("read_cpu")
+    assert recorded["device"] == "the CPU" and recorded["sizes"]["num_basis"] == 512
+    times = {row["form"]: row["milliseconds"] for row in recorded["rows"] if row["pass"] == "forward and backward"}
+    assert times["textbook"] >= 1.3 * times["collapsed"]
+    assert f"{times['textbook'] / times['collapsed']:.1f} times with gradients" in " ".join(build.cpu_words().split())
+
+
 def test_tables_of_speed_hold_every_row(build):
     for row in build.timed("read")["rows"]:
         (line,) = (x for x in build.read_table().splitlines() if f"from {row['begins_with']}: {row['form']} |" in x)
