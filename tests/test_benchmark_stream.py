@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from tiny import TINY
+from torch.nn import functional
 from torch.testing import assert_close
 
 from infmem import cli
@@ -77,6 +78,12 @@ def test_the_cached_transformer_reads_segments_as_if_they_were_one():
         changed = TOKENS.clone()
         changed[:, 0] = (changed[:, 0] + 1) % 20
         assert ((model.read(changed, model.cache(2, 21), 0) - whole).abs().amax(-1) > 1e-6).all()
+
+
+def test_the_form_of_the_mask_for_gpus_hides_the_same(normal):
+    query, keys, values = normal(2, 3, 5, 8), normal(2, 3, 17, 8), normal(2, 3, 17, 8)
+    hidden = [stream.causal_bias(5, 17, CPU), stream.causal_lower_right(5, 17)]
+    assert_close(*(functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask) for mask in hidden))
 
 
 def test_without_the_term_of_positions_it_is_the_window_transformer():
