@@ -55,7 +55,7 @@ lint: .venv/dev ## check the style with ruff
 notebooks: .venv/dev ## run every notebook again and store what it gives
 	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py --workers $(JOBS) $(ARGS)
 
-figures: .venv/core ## draw the README's figures again from their recorded numbers
+figures: .venv/core ## draw the README's figures, and write its tables of speed, from their recorded numbers
 	@$(BIN)/python figures/build.py
 
 models: .venv/core ## train the models that the notebooks load: about two hours on two cores, minutes on a GPU
