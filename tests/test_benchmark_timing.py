@@ -73,3 +73,45 @@ def test_a_floor_is_the_slowest_part_and_what_is_unknown_is_left_out():
 def test_rates_of_this_machine_are_those_of_a_machine():
     rates = timing.device_rates(CPU)
     assert rates.products > 1e8 and rates.bytes > 1e8 and rates.exponentials == 0
+
+
+class Replayed:
+    """Stands in for a recording on a machine without a GPU."""
+
+    warm_up, made = 3, []
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+        self.made.append(self)
+
+    def __call__(self):
+        self.calls += 1
+        self.function()
+
+
+@pytest.mark.parametrize(("milliseconds", "in_a_row"), [(1.0, 4), (0.01, 20), (10.0, 1), (25.0, None)])
+def test_short_work_on_a_gpu_is_recorded_several_times_in_a_row_and_told_for_one(monkeypatch, milliseconds, in_a_row):
+    clock, calls = [0.0], []
+
+    def work():
+        clock[0] += milliseconds / 1000
+        calls.append(1)
+
+    monkeypatch.setattr(Replayed, "made", [])
+    for name, stand_in in {
+        "Recorded": Replayed,
+        "mark": lambda device: clock[0],
+        "wait": lambda device: None,
+        "peak_bytes": lambda function, device: 3 * 2**20,
+        "free_memory": lambda device: None,
+    }.items():
+        monkeypatch.setattr(timing, name, stand_in)
+    row = timing.measure(work, torch.device("cuda"), calls=5)
+    assert row["milliseconds"] == row["called_milliseconds"] == pytest.approx(milliseconds)
+    assert row["peak_mib"] == 3
+    if in_a_row is None:
+        assert not Replayed.made and len(calls) == timing.WARM_UP + 5
+    else:
+        (recorded,) = Replayed.made
+        assert recorded.calls == 3 + 1 + timing.WARM_UP + 5
+        assert len(calls) == timing.WARM_UP + 5 + recorded.calls * in_a_row
