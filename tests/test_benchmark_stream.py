@@ -38,7 +38,7 @@ def test_every_model_at_every_count_and_what_was_really_read():
 
 
 def test_a_cache_that_does_not_fit_is_said_so():
-    rows = [row for row in rows_of(streamed=14, cache_bytes=300_000) if row["model"] == "full attention"]
+    rows = [row for row in rows_of(streamed=70, cache_bytes=300_000) if row["model"] == "full attention"]
     assert [row["milliseconds"] is None for row in rows] == [False, False, True]
     assert rows[-1]["state_bytes"] == 2 * 2 * 2 * 4 * 12 * 7000
 
@@ -51,7 +51,7 @@ def test_running_out_of_memory_is_no_more_than_a_row(monkeypatch):
 
     right = CachedTransformer.cache
     monkeypatch.setattr(CachedTransformer, "cache", too_large)
-    rows = [row for row in rows_of(streamed=14) if row["model"] == "full attention"]
+    rows = [row for row in rows_of(streamed=70) if row["model"] == "full attention"]
     assert [row["milliseconds"] is None for row in rows] == [False, False, True]
 
 
@@ -104,6 +104,11 @@ def test_the_command_prints_a_table_and_writes_it(monkeypatch, capsys, tmp_path)
     assert (written["preset"], written["streamed"], written["mixed_precision"]) == ("small", 70, False)
     assert printed.count("were read") == 3 and printed.count("as if read") == 5
     assert printed.count("does not fit") == 1
+
+
+def test_memories_that_are_not_full_stand_for_nothing():
+    with pytest.raises(ValueError, match="streamed must be at least 43, got 42"):
+        rows_of(streamed=42)
 
 
 @pytest.mark.parametrize("counts", [(), (3,)])

@@ -116,6 +116,12 @@ def benchmark_stream(
     )
     require(batch >= 1, f"batch must be at least 1, got {batch}")
     require(cache_bytes >= 0, f"cache_bytes must be >= 0, got {cache_bytes}")
+    configs = {name: model_config(name, sizes) for name in MODELS}
+    full = max(config.reach for config in configs.values()) + 2 * segment
+    require(
+        streamed >= min(full, max(tokens_seen)),
+        f"streamed must be at least {full}, got {streamed}: what is not read is stood for by memories that are full",
+    )
     tokens = torch.randint(0, 20, (batch, segment), generator=torch.Generator().manual_seed(0)).to(device)
     counts = sorted({count // segment * segment for count in tokens_seen})
 
@@ -124,8 +130,8 @@ def benchmark_stream(
         about = {"model": name, "tokens_seen": seen, "batch": batch, "segment_length": segment}
         return about | timed | {"state_bytes": state_bytes, "streamed": is_streamed}
 
-    for name in MODELS:
-        model = build_model(model_config(name, sizes)).to(device).eval()
+    for name, config in configs.items():
+        model = build_model(config).to(device).eval()
         state, read = None, 0
         for seen in counts:
             upto = min(seen, max(read, streamed // segment * segment))
