@@ -55,14 +55,15 @@ lint: .venv/dev ## check the style with ruff
 notebooks: .venv/dev ## run every notebook again and store what it gives
 	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py --workers $(JOBS) $(ARGS)
 
-figures: .venv/core ## draw the README's figures again from their recorded numbers
+figures: .venv/core ## draw the README's figures, and write its tables of speed, from their recorded numbers
 	@$(BIN)/python figures/build.py
 
 models: .venv/core ## train the models that the notebooks load: about two hours on two cores, minutes on a GPU
 	@$(BIN)/python figures/train.py $(ARGS)
 
-bench: .venv/core ## time training steps, plain beside fast, and record them: needs a CUDA device
-	@$(BIN)/infmem bench train --device cuda --output figures/data/bench_train.json $(ARGS)
+bench: .venv/core ## time training steps, reads, full attention and a stream, and record them: needs a CUDA device
+	@for what in train read attention stream; do \
+		$(BIN)/infmem bench $$what --device cuda --output figures/data/bench_$$what.json $(ARGS) || exit 1; done
 
 clean: ## delete .venv, runs/ and every cache
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis

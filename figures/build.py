@@ -1,15 +1,20 @@
-"""Draw the figures of the README from the numbers in figures/data: `make figures`."""
+"""Draw the figures and write the tables of speed of the README from the numbers in figures/data: `make figures`."""
 
 import csv
 import json
+import textwrap
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from infmem.benchmark import crossover
+from infmem.benchmark.read import PASSES
+from infmem.checkpoint import write_text
 from infmem.demo import MODELS
 from infmem.experiment import VARIANTS, mean_scores, read_lines
-from infmem.plots import draw_accuracy_by_length, draw_learning_curves
+from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves
 from infmem.tasks.sorting import ReferenceLines
 
 HERE = Path(__file__).resolve().parent
@@ -58,17 +63,148 @@ def sorting(preset: str, title: str) -> Figure:
     return draw_accuracy_by_length(mean_scores(HERE / "data" / "sorting.csv", preset), lines, title)
 
 
+def timed(what: str) -> dict:
+    """What `infmem bench` has recorded: device, settings and rows."""
+    return json.loads((HERE / "data" / f"bench_{what}.json").read_text(encoding="utf-8"))
+
+
+def place(recorded: dict) -> str:
+    """The device of a recording, in words."""
+    count = recorded["threads"]
+    threads = f" ({count} thread{'s' * (count > 1)})" if recorded["device"] == "the CPU" else ""
+    return f"{recorded['device']}{threads}, PyTorch {recorded['torch'].partition('+')[0]}"
+
+
+def crossover_figure() -> Figure:
+    """Full attention over ever more keys beside a memory of fixed size."""
+    recorded = timed("attention")
+    return draw_crossover(recorded["rows"], place(recorded))
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
+
+
+def read_table() -> str:
+    """The read in all its forms: times, the memory that it needs, and what no form could be faster than."""
+    rows = {(row["begins_with"], row["form"], row["pass"]): row for row in timed("read")["rows"]}
+    lines = []
+    for begins, form in dict.fromkeys(key[:2] for key in rows):
+        forward, both = (rows[begins, form, name] for name in PASSES)
+        times = [f"{row['milliseconds']:.3f} ({row['floor_milliseconds']:.3f})" for row in (forward, both)]
+        lines.append((f"from {begins}: {form}", *times, f"{both['peak_mib']:,.0f}"))
+    return table(("a read", "forward, ms (floor)", "and backward, ms (floor)", "most memory, MiB"), lines)
+
+
+def attention_table() -> str:
+    """A step of full attention for some numbers of keys, and those of the memory."""
+    lines = []
+    recorded = timed("attention")["rows"]
+    for what, key_pos, precision in dict.fromkeys((row["what"], row["key_pos"], row["precision"]) for row in recorded):
+        if "step" in what and (key_pos is None or key_pos.bit_length() % 2):
+            same = [
+                row for row in recorded if (row["what"], row["key_pos"], row["precision"]) == (what, key_pos, precision)
+            ]
+            times = {row["pass"]: f"{row['milliseconds']:.3f}" for row in same}
+            seen = "any number of tokens" if key_pos is None else f"{key_pos:,} keys"
+            lines.append((f"{what}, {seen}, {precision}", *(times[name] for name in PASSES)))
+    return table(("a segment's step", "forward, ms", "and backward, ms"), lines)
+
+
+def stream_table() -> str:
+    """Milliseconds a segment and bytes of state after ever more tokens, by model."""
+    rows = timed("stream")["rows"]
+    counts = sorted({row["tokens_seen"] for row in rows})
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        cells = {row["tokens_seen"]: row for row in rows if row["model"] == model}
+        times = [
+            "does not fit" if cells[n]["milliseconds"] is None else f"{cells[n]['milliseconds']:.2f}" for n in counts
+        ]
+        first, last = (cells[n]["state_bytes"] / 1e6 for n in (counts[0], counts[-1]))
+        lines.append((model, *times, f"{first:,.1f}" if first == last else f"{first:,.1f} to {last:,.0f}"))
+    return table(("", *(f"{count:,}" for count in counts), "state, MB"), lines)
+
+
+def meeting(memory: str, attention: str, precision: str = "float32") -> str:
+    """From how many keys on the memory is the faster one, forward and with gradients, in words."""
+    rows, words = timed("attention")["rows"], []
+    fewest = min(row["key_pos"] for row in rows if row["key_pos"] is not None)
+    for name in PASSES:
+        keys = crossover(rows, memory, attention, name, precision)
+        found = "at no measured number of keys" if keys is None else f"from {keys:,} keys on"
+        words.append(f"at {fewest:,} keys already" if keys == fewest else found)
+    return f"forward {words[0]}, with gradients {words[1]}"
+
+
+def cpu_words() -> str:
+    """How much faster than the textbook's the other forms are on a CPU, in words."""
+    recorded = timed("read_cpu")
+    times = {
+        (row["form"], row["pass"]): row["milliseconds"] for row in recorded["rows"] if row["begins_with"] == "queries"
+    }
+    forward, both = (
+        [times["textbook", name] / times[form, name] for form in ("collapsed", "collapsed, compiled")]
+        for name in PASSES
+    )
+    return (
+        f"On {place(recorded)}, {recorded['sizes']['query_pos']} queries: collapsed {forward[0]:.1f} times as fast as "
+        f"the textbook's way forward and {both[0]:.1f} times with gradients; compiled too, {forward[1]:.1f} and "
+        f"{both[1]:.1f} times (`figures/data/bench_read_cpu.json`; a shared machine, so these vary)."
+    )
+
+
+def speed_text() -> str:
+    """What the README says of speed, from what was recorded."""
+    read, attention, stream = (timed(what) for what in ("read", "attention", "stream"))
+    sizes = "batch {batch}, {query_pos:,} queries, {num_heads} heads of {d_head}, {num_basis} basis functions"
+    first = stream["rows"][0]
+    streamed = f"really read up to {stream['streamed']:,} tokens, beyond them the state is set as if they had been"
+    parts = (
+        f"**A read** on {place(read)}: {sizes.format(**read['sizes'])}.",
+        read_table(),
+        cpu_words(),
+        f"**A memory beside full attention** on {place(attention)}: {sizes.format(**attention['sizes'])}. The read of "
+        f"the memory alone is faster than full attention alone: {meeting('memory read', 'attention')}. Its whole step, "
+        "with all projections and the writing, is faster than that of full attention with a cache: "
+        f"{meeting('memory step', 'attention step')}.",
+        attention_table(),
+        f"**A stream** on {place(stream)}: milliseconds for one more segment of {first['segment_length']:,} tokens "
+        f"after so many, whole models of the preset `{stream['preset']}`, batch {first['batch']}; {streamed}.",
+        stream_table(),
+    )
+    wrap = partial(textwrap.fill, width=128, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(part if part.startswith("|") else wrap(part) for part in parts)
+
+
 FIGURES = {
-    "learning_curves.png": learning_curves, "sorting.png": partial(sorting, "full", "sorting, at the paper's sizes"),
+    "learning_curves.png": learning_curves,
+    "sorting.png": partial(sorting, "full", "sorting, at the paper's sizes"),
     "sorting_small.png": partial(sorting, "small", "sorting, an eighth of the paper's sizes"),
+    "crossover.png": crossover_figure,
 }
+# What stands between these two lines of the README is written anew with the figures.
+BEGIN, END = "<!-- from figures/data, by `make figures` -->", "<!-- until here -->"
+
+
+def with_speed(readme: str) -> str:
+    """The README with the recorded speed."""
+    before, found, rest = readme.partition(BEGIN)
+    _, found_end, after = rest.partition(END)
+    if not (found and found_end):
+        raise ValueError(f"README.md must have the lines {BEGIN!r} and {END!r}: tables of speed stand between them")
+    return f"{before}{BEGIN}\n\n{speed_text()}\n\n{END}{after}"
 
 
 def main() -> None:
-    """Write every figure."""
+    """Write every figure, and the tables of speed in the README."""
     for name, draw in FIGURES.items():
         draw().savefig(HERE / name, dpi=DOTS_PER_INCH)
         print(f"figures/{name}")
+    readme = HERE.parent / "README.md"
+    write_text(readme, with_speed(readme.read_text(encoding="utf-8")))
+    print("README.md")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import tyro
 from safetensors import SafetensorError
 
 import infmem
-from infmem.benchmark import benchmark_training
+from infmem.benchmark.command import bench
 from infmem.checkpoint import load_checkpoint, write_text
 from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
@@ -45,11 +44,13 @@ from infmem.presets import (
     MEMORY_CONFIGS,
     MODEL_NAMES,
     PRESETS,
+    Device,
     MemoryName,
     ModelName,
     PresetName,
     build_model,
     choose_device,
+    device_name,
     model_config,
 )
 from infmem.run import Run, default_folder, load_run
@@ -61,7 +62,6 @@ from infmem.validation import require
 INTERRUPTED = 130
 BAD_INPUT = 2
 
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Task = Literal["sorting"]
 Fast = Literal["auto", "on", "off"]
@@ -93,7 +93,7 @@ def demo(
     print(
         f"Sorting {sizes.length} symbols by how often each occurred, read {sizes.segment_length} tokens at a time.\n"
         f"The Transformer-XL can see the last {seen} of them; the infinite-former has to remember what is older.\n"
-        f"Training on {_device_name(place)}; Ctrl-C saves and stops.",
+        f"Training on {device_name(place)}; Ctrl-C saves and stops.",
         flush=True,
     )
     summary = run_demo(sizes, run, place, seed=seed, resume=resume)
@@ -195,7 +195,7 @@ def train(
         training = Run(config, folder, workers.device, resume=resume, fast=FAST[fast], workers=workers, start=weights)
         if workers.is_first:
             size = f"{model}: {training.model.num_parameters:,} parameters"
-            print(f"{size}, on {_device_name(workers.device, workers.size)}, in {folder}", flush=True)
+            print(f"{size}, on {device_name(workers.device, workers.size)}, in {folder}", flush=True)
         finished = training.train(save_every=save_every)
     if not workers.is_first:
         return 0
@@ -391,71 +391,10 @@ def _cell_line(row: dict) -> str:
     )
 
 
-def bench(
-    what: Annotated[Literal["train"], tyro.conf.Positional] = "train",
-    presets: tuple[PresetName, ...] = (),
-    models: tuple[ModelName, ...] = ("infinite-former", "compressive-transformer", "transformer-xl"),
-    batch_size: int | None = None,
-    steps: int = 50,
-    output: Path = Path("runs/bench-train.json"),
-    device: Device = "auto",
-) -> int:
-    """Time training steps: the plain step beside the fast one.
-
-    Prints a table and writes it, with the loss of each step, as JSON. Several GPUs share each batch:
-    torchrun --nproc_per_node=K -m infmem.cli -- bench train ...
-
-    Args:
-        what: what to time.
-        presets: sizes of models and task; by default small and full on a GPU, classroom on a CPU.
-        models: the models to train.
-        batch_size: sequences per step; by default the preset's.
-        steps: steps that are timed.
-        output: JSON file to write.
-        device: where to train.
-    """
-    with joined_workers(choose_device(device)) as workers:
-        name = _device_name(workers.device, workers.size)
-        names = presets or (("small", "full") if workers.device.type == "cuda" else ("classroom",))
-        if workers.is_first:
-            print(
-                f"Steps on {name}, PyTorch {torch.__version__}: median [middle half] of {steps}\n{BENCH_HEAD}",
-                flush=True,
-            )
-        rows = []
-        for preset in names:
-            configs = [demo_config(model, PRESETS[preset], seed=0) for model in models]
-            if batch_size is not None:
-                configs = [dataclasses.replace(config, batch_size=batch_size) for config in configs]
-            for row in benchmark_training(configs, workers, steps=steps):
-                rows.append({"preset": preset} | row)
-                if workers.is_first:
-                    print(_bench_line(rows[-1]), flush=True)
-    if workers.is_first:
-        about = {"command": shlex.join(["infmem", *sys.argv[1:]]), "device": name, "torch": torch.__version__}
-        write_text(output, json.dumps(about | {"rows": rows}, indent=1) + "\n")
-        print(f"{output}: written")
-    return 0
-
-
-BENCH_HEAD = (
-    f"{'preset':<10}{'model':<24}{'path':<7}{'ms a step':>10}  {'middle half':<18}{'tokens/s':>10}{'GPU GiB':>9}"
-)
-
-
-def _bench_line(row: dict) -> str:
-    lower, upper = row["middle_half"]
-    memory = "" if row["gpu_memory_gib"] is None else f"{row['gpu_memory_gib']:.1f}"
-    return (
-        f"{row['preset']:<10}{row['model']:<24}{row['path']:<7}{row['milliseconds']:>10.2f}  "
-        f"{f'[{lower:.2f}, {upper:.2f}]':<18}{row['tokens_per_second']:>10,}{memory:>9}"
-    )
-
-
 def info() -> int:
     """Show versions, the device, and the presets with each model's parameters, state and receptive field."""
     print(f"infmem {infmem.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}")
-    print(f"device: {_device_name(choose_device())}, {torch.get_num_threads()} threads\n")
+    print(f"device: {device_name(choose_device())}, {torch.get_num_threads()} threads\n")
     for name in PRESETS:
         sizes = PRESETS[name]
         print(
@@ -477,11 +416,6 @@ def info() -> int:
             )
         print()
     return 0
-
-
-def _device_name(device: torch.device, count: int = 1) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    return name if count == 1 else f"{name} with {count} workers"
 
 
 def keep_freed_memory() -> None:

@@ -36,6 +36,7 @@ from infmem.training import BatchReader, BatchResult, TrainingConfig, train_batc
 from infmem.validation import require
 
 Result = TypeVar("Result")
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 # What is compiled of each kind of layer: the part that depends on values, not on sizes alone.
 COMPILED = {RelativeAttention: "forward", Block: "forward", LongTermMemory: "_read"}
@@ -64,9 +65,14 @@ def why_not_fast(model: TransformerXL) -> str | None:
         return "what its memory writes depends on where it was read, so no step repeats the operations of another"
     if torch.__version__ < OLDEST_TORCH:
         return f"it needs PyTorch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is {torch.__version__}"
-    if model.embedding.weight.is_cuda and find_spec("triton") is None:
+    return why_not_compile(model.embedding.weight.device)
+
+
+def why_not_compile(device: torch.device) -> str | None:
+    """Why nothing can be compiled for a device, in a sentence; None if it can."""
+    if device.type == "cuda" and find_spec("triton") is None:
         return "Triton, which compiles for GPUs, is not installed"
-    if model.embedding.weight.device.type == "cpu" and not has_cpp_compiler():
+    if device.type == "cpu" and not has_cpp_compiler():
         return "compiling for a CPU needs a C++ compiler, such as g++, and there is none"
     return None
 
@@ -87,11 +93,11 @@ def fast_is_sensible(model: TransformerXL) -> bool:
     return model.embedding.weight.is_cuda and why_not_fast(model) is None
 
 
-def compiled(model: TransformerXL, backend: str = "inductor") -> TransformerXL:
+def compiled(model: Module, backend: str = "inductor") -> Module:
     """A copy of a model that shares its weights and compiles its layers, each kind once for all layers.
 
     Args:
-        model: any model of this package; it is left as it is.
+        model: any model of this package, or a `LongTermMemory` alone; it is left as it is.
         backend: what compiles, as in `torch.compile`.
 
     Example:
@@ -102,15 +108,21 @@ def compiled(model: TransformerXL, backend: str = "inductor") -> TransformerXL:
     """
     twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     for module in twin.modules():
-        if isinstance(module, RelativeAttention) and model.embedding.weight.is_cuda:
+        if isinstance(module, RelativeAttention) and module.query.weight.is_cuda:
             read_with_kernel(module)
         for kind, name in COMPILED.items():
             if isinstance(module, kind):
-                setattr(module, name, _compiled(getattr(module, name), backend))
+                setattr(module, name, compile_function(getattr(module, name), backend))
     return twin
 
 
-def _compiled(function: Callable[..., Result], backend: str) -> Callable[..., Result]:
+def compile_function(function: Callable[..., Result], backend: str = "inductor") -> Callable[..., Result]:
+    """A function compiled so that its gradients are as exact as without.
+
+    Args:
+        function: what to compile.
+        backend: what compiles, as in `torch.compile`.
+    """
     from torch._dynamo import config as dynamo_config  # takes a second to import, so only when something is compiled
     from torch._functorch import config as functorch_config
 

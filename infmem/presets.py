@@ -21,6 +21,7 @@ from infmem.validation import require
 ModelName = Literal["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 PresetName = Literal["classroom", "small", "full"]
 MemoryName = Literal["best", "exact", "paper", "released"]
+Device = Literal["auto", "cpu", "cuda"]
 ModelConfig = InfiniteFormerConfig | CompressiveTransformerConfig | TransformerXLConfig | WindowTransformerConfig
 
 MODEL_NAMES: dict[type, ModelName] = {
@@ -190,3 +191,14 @@ def choose_device(name: str = "auto") -> torch.device:
         "device cuda was asked for, but PyTorch finds no CUDA GPU here: use --device cpu or auto",
     )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device, count: int = 1) -> str:
+    """What a device is called, and how many workers have one.
+
+    Example:
+        >>> device_name(torch.device("cpu"), count=2)
+        'the CPU with 2 workers'
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    return name if count == 1 else f"{name} with {count} workers"

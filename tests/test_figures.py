@@ -64,6 +64,54 @@ def test_the_speed_up_of_the_readme_is_the_recorded_one():
         assert f"{speed[2, batch_size] / speed[1, 32]:.2f} times" in readme, words
 
 
+def test_the_speed_of_the_readme_is_the_recorded_one(build):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert build.with_speed(readme) == readme, "`make figures` writes it anew"
+    for what in ("read", "attention", "stream"):
+        recorded = build.timed(what)
+        assert recorded["device"] in readme and recorded["command"].startswith(f"infmem bench {what}")
+        lines = readme.split(build.BEGIN)[1].splitlines()
+        assert sum(line.startswith("|") for line in lines) > 12
+    changed = readme.replace("does not fit", "fits").replace("keys on forward", "keys forward")
+    assert build.with_speed(changed) == readme
+    with pytest.raises(ValueError, match="must have the lines"):
+        build.with_speed("# Nothing")
+
+
+def test_the_collapsed_read_is_much_faster_on_a_cpu(build):
+    recorded = build.timed("read_cpu")
+    assert recorded["device"] == "the CPU" and recorded["sizes"]["num_basis"] == 512
+    times = {row["form"]: row["milliseconds"] for row in recorded["rows"] if row["pass"] == "forward and backward"}
+    assert times["textbook"] >= 1.3 * times["collapsed"]
+    assert f"{times['textbook'] / times['collapsed']:.1f} times with gradients" in " ".join(build.cpu_words().split())
+
+
+def test_tables_of_speed_hold_every_row(build):
+    for row in build.timed("read")["rows"]:
+        (line,) = (x for x in build.read_table().splitlines() if f"from {row['begins_with']}: {row['form']} |" in x)
+        assert f"{row['milliseconds']:.3f} ({row['floor_milliseconds']:.3f})" in line
+    for row in build.timed("stream")["rows"]:
+        (line,) = (x for x in build.stream_table().splitlines() if x.startswith(f"| {row['model']} |"))
+        assert ("does not fit" if row["milliseconds"] is None else f" {row['milliseconds']:.2f} ") in line
+    steps = [row for row in build.timed("attention")["rows"] if "step" in row["what"]]
+    for row in (steps[0], steps[-1]):
+        assert f" {row['milliseconds']:.3f} |" in build.attention_table()
+
+
+def test_the_crossover_is_the_recorded_one(build):
+    recorded = build.timed("attention")
+    figure = build.crossover_figure()
+    assert recorded["device"] in figure.get_suptitle()
+    for axes in figure.axes:
+        (line,) = (line for line in axes.lines if line.get_label() == "attention step")
+        times = {
+            row["key_pos"]: row["milliseconds"]
+            for row in recorded["rows"]
+            if (row["what"], row["pass"]) == ("attention step", axes.get_title())
+        }
+        assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == times
+
+
 def test_the_accuracies_of_the_readme_are_the_recorded_ones(build):
     with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
         recorded = {row["preset"] for row in csv.DictReader(file)}
@@ -91,10 +139,15 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build, "FIGURES", {"one.png": build.learning_curves})
     figure = build.learning_curves()
     width, height = figure.get_size_inches()
-    (tmp_path / "data").symlink_to(build.HERE / "data")
-    monkeypatch.setattr(build, "HERE", tmp_path)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "data").symlink_to(build.HERE / "data")
+    (tmp_path / "README.md").write_text(f"# Title\n{build.BEGIN}\nold\n{build.END}\nThe end\n", encoding="utf-8")
+    monkeypatch.setattr(build, "HERE", tmp_path / "figures")
     build.main()
-    head = (tmp_path / "one.png").read_bytes()[:24]
+    head = (tmp_path / "figures" / "one.png").read_bytes()[:24]
     assert head[1:4] == b"PNG"
     assert [int.from_bytes(head[at : at + 4], "big") for at in (16, 20)] == [150 * width, 150 * height]
-    assert capsys.readouterr().out == "figures/one.png\n"
+    assert capsys.readouterr().out == "figures/one.png\nREADME.md\n"
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert build.speed_text() in readme and readme.startswith("# Title\n") and readme.endswith("\nThe end\n")
+    assert "old" not in readme

@@ -9,9 +9,11 @@ from tiny import TINY, tiny_config
 from torch.testing import assert_close
 
 from infmem import LongTermMemory, MemoryConfig
+from infmem.benchmark import benchmark_attention, benchmark_read, benchmark_stream
 from infmem.caching import cached_tensors
+from infmem.cost import ReadSizes
 from infmem.evaluation import evaluate
-from infmem.fast import Recorded, _compiled
+from infmem.fast import Recorded, compile_function
 from infmem.models import memorize
 from infmem.models.layers import RelativeAttention, sinusoids
 from infmem.presets import build_model, choose_device
@@ -89,6 +91,30 @@ def test_training_and_resuming_on_a_gpu(model, gpu, tmp_path):
     assert 0 <= score.accuracy <= 1
 
 
+def test_every_form_of_the_read_agrees_on_a_gpu_and_none_is_faster_than_its_floor(gpu):
+    sizes = ReadSizes(batch=2, query_pos=256, num_heads=3, d_head=20, num_basis=128)
+    memory = MemoryConfig.exact(num_basis=128, own_query=False)
+    rows = list(benchmark_read(gpu, sizes, memory, calls=5))
+    forms = {row["form"] for row in rows}
+    assert {"textbook", "collapsed", "collapsed, compiled", "collapsed, kernel", "kernel", "compiled"} < forms
+    for row in rows:
+        assert row["difference"] < 1e-3 and row["floor_milliseconds"] < row["milliseconds"], row
+    most = {row["form"]: row["peak_mib"] for row in rows if row["pass"] == "forward"}
+    assert most["kernel"] < most["written out"] / 4
+
+
+def test_a_memory_is_timed_beside_full_attention_on_a_gpu(gpu):
+    sizes = ReadSizes(batch=2, query_pos=64, num_heads=3, d_head=20, num_basis=128)
+    rows = list(benchmark_attention(gpu, sizes, MemoryConfig.best(num_basis=128), (64, 256), calls=3, mixed=True))
+    assert len(rows) == 2 * (3 + 4) and all(row["milliseconds"] > 0 for row in rows)
+    assert {row["precision"] for row in rows if row["what"] == "memory step"} == {"float32", "bfloat16"}
+
+
+def test_a_stream_is_timed_on_a_gpu(gpu):
+    rows = list(benchmark_stream(gpu, TINY, (14, 700), streamed=70, calls=3, mixed=True))
+    assert len(rows) == 8 and all(row["milliseconds"] > 0 for row in rows)
+
+
 def test_the_wrong_device_is_named(gpu):
     built = build_model(tiny_config().model).to(gpu)
     with pytest.raises(ValueError, match="tokens must be on the model's device cuda"):
@@ -154,6 +180,6 @@ def test_gradients_of_a_compiled_read_are_as_good_as_those_of_the_read(gpu):
         return {name: weight.grad for name, weight in memory.named_parameters() if weight.grad is not None}
 
     expected, plain = (gradients(memory._read, precision) for precision in (torch.float32, torch.bfloat16))
-    for name, gradient in gradients(_compiled(memory._read, "inductor"), torch.bfloat16).items():
+    for name, gradient in gradients(compile_function(memory._read, "inductor"), torch.bfloat16).items():
         error, plain_error = ((found - expected[name]).norm().item() for found in (gradient, plain[name]))
         assert error <= 1.2 * plain_error + 1e-3 * expected[name].norm().item(), name

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from infmem.exercises import attention, compression, contraction, microscope, models, presets, signals, sorting, sticky
+from infmem.exercises import (
+    attention,
+    compression,
+    contraction,
+    cost,
+    microscope,
+    models,
+    presets,
+    signals,
+    sorting,
+    sticky,
+)
 from infmem.exercises.base import Exercise, Verdict
 from infmem.validation import require
 
@@ -16,6 +27,7 @@ ALL: dict[str, Exercise] = {
     **presets.EXERCISES,
     **sorting.EXERCISES,
     **microscope.EXERCISES,
+    **cost.EXERCISES,
 }
 
 

@@ -8,6 +8,7 @@ from infmem.explorers.attention import continuous_attention, heads
 from infmem.explorers.base import Explorer
 from infmem.explorers.compression import compression
 from infmem.explorers.contraction import contraction, forgetting
+from infmem.explorers.cost import cost
 from infmem.explorers.learning_curves import learning_curves
 from infmem.explorers.microscope import microscope
 from infmem.explorers.models import receptive_fields, segments
@@ -28,6 +29,7 @@ ALL = {
     "segments": segments,
     "learning_curves": learning_curves,
     "microscope": microscope,
+    "cost": cost,
 }
 
 __all__ = ["ALL", "Explorer", *ALL]

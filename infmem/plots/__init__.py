@@ -24,6 +24,7 @@ from infmem.plots.contraction import (
     draw_token_map,
     draw_written,
 )
+from infmem.plots.cost import draw_crossover, draw_stream
 from infmem.plots.learning_curves import LINE_NAMES, draw_learning_curves, moving_average
 from infmem.plots.microscope import (
     draw_densities,
@@ -54,6 +55,7 @@ __all__ = [
     "draw_compressed_view",
     "draw_compression_learning",
     "draw_costs",
+    "draw_crossover",
     "draw_densities",
     "draw_distance_scores",
     "draw_forgetting",
@@ -83,6 +85,7 @@ __all__ = [
     "draw_signal",
     "draw_sinusoids",
     "draw_sticky_update",
+    "draw_stream",
     "draw_symbols",
     "draw_token_map",
     "draw_token_weights",

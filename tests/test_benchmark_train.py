@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny import TINY, tiny_config
 
-from infmem import benchmark, cli
-from infmem.benchmark import benchmark_training
+from infmem import cli
+from infmem.benchmark import benchmark_training, train
 from infmem.distributed import Workers
 from infmem.presets import PRESETS
 from infmem.run import Run
@@ -23,7 +23,7 @@ def asked_fast(monkeypatch) -> list[bool]:
         asked.append(fast)
         return Run(*args, fast=False, **kwargs)
 
-    monkeypatch.setattr(benchmark, "Run", plain)
+    monkeypatch.setattr(train, "Run", plain)
     return asked
 
 
@@ -49,7 +49,7 @@ def test_each_training_is_timed_plain_then_fast_on_the_same_sequences(asked_fast
 def test_the_median_and_the_middle_half_are_of_single_steps(asked_fast, monkeypatch):
     milliseconds = [4.0, 1.0, 9.0, 2.0, 3.0]
     times = [sum(milliseconds[:count]) / 1000 for count in range(6)]
-    monkeypatch.setattr(benchmark, "_mark", lambda device: times.pop(0))
+    monkeypatch.setattr(train, "mark", lambda device: times.pop(0))
     row = next(benchmark_training([tiny_config("window")], ALONE, steps=5, warm_up=0))
     lower, median, upper = statistics.quantiles(milliseconds, n=4)
     assert row["milliseconds"] == pytest.approx(median) == 3
@@ -71,7 +71,7 @@ def test_the_command_prints_a_table_and_writes_it(asked_fast, monkeypatch, capsy
     printed = capsys.readouterr().out
     assert "Steps on the CPU" in printed and printed.count("window") == 2
     written = json.loads(output.read_text())
-    assert set(written) == {"command", "device", "torch", "rows"}
+    assert set(written) == {"command", "device", "torch", "threads", "rows"}
     assert [(row["preset"], row["path"], row["batch_size"]) for row in written["rows"]] == [
         ("classroom", "eager", 2),
         ("classroom", "fast", 2),

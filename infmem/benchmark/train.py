@@ -1,6 +1,5 @@
 """How long a training step takes: the plain step beside the fast one, in one process, on the same sequences."""
 
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -8,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from infmem.benchmark.timing import between, mark, spread, wait
 from infmem.distributed import Workers
 from infmem.run import Run
 from infmem.tasks import sorting
@@ -50,21 +50,20 @@ def _time_steps(config: TrainingConfig, workers: Workers, path: StepKind, steps:
     began, losses = time.perf_counter(), []
     for _ in range(warm_up):
         losses.append(run.train_step()["loss"])
-    _wait(workers.device)
+    wait(workers.device)
     warm_up_seconds = time.perf_counter() - began
-    marks = [_mark(workers.device)]
+    marks = [mark(workers.device)]
     for _ in range(steps):
         losses.append(run.train_step()["loss"])
-        marks.append(_mark(workers.device))
-    _wait(workers.device)
-    milliseconds = [_between(*pair) for pair in pairwise(marks)]
-    lower, median, upper = statistics.quantiles(milliseconds, n=4)
+        marks.append(mark(workers.device))
+    wait(workers.device)
+    timed = spread([between(*pair) for pair in pairwise(marks)])
+    tokens = config.batch_size * (config.length + sorting.NUM_SYMBOLS)
     return {
         "model": config.model_name,
         "path": path,
-        "milliseconds": round(median, 3),
-        "middle_half": [round(lower, 3), round(upper, 3)],
-        "tokens_per_second": round(config.batch_size * (config.length + sorting.NUM_SYMBOLS) / median * 1000),
+        **timed,
+        "tokens_per_second": round(tokens / timed["milliseconds"] * 1000),
         "warm_up_seconds": round(warm_up_seconds, 1),
         "gpu_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if run.device.type == "cuda" else None,
         "length": config.length,
@@ -73,22 +72,3 @@ def _time_steps(config: TrainingConfig, workers: Workers, path: StepKind, steps:
         "workers": workers.size,
         "losses": [round(float(loss), 5) for loss in losses],
     }
-
-
-def _mark(device: torch.device) -> torch.cuda.Event | float:
-    """A point in time: on a GPU, in the order of its work, so that nothing has to be waited for."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _between(earlier: torch.cuda.Event | float, later: torch.cuda.Event | float) -> float:
-    """Milliseconds from one mark to the next."""
-    return (later - earlier) * 1000 if isinstance(earlier, float) else earlier.elapsed_time(later)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
