@@ -60,18 +60,24 @@ def _joined(x: torch.Tensor, short: torch.Tensor, long: torch.Tensor) -> torch.T
 
 EXERCISES = {
     "remember": Exercise(
+        library="infmem.models.transformer_xl.remember",
         reference=remember,
         cases=_memories,
         mistakes={
             "it keeps the oldest hidden states: take the last ones": lambda memory, hidden, length: torch.cat(
                 [memory, hidden], dim=1
             )[:, :length],
+            "the old memory is forgotten: it stays as long as there is room": lambda memory, hidden, length: hidden[
+                :, -length:
+            ],
             "the order is wrong: the memory is older, so it comes first": lambda memory, hidden, length: torch.cat(
                 [hidden, memory], dim=1
             )[:, -length:],
         },
     ),
     "shift": Exercise(
+        library="infmem.models.layers.relative_shift",
+        gradients=True,
         reference=_shifted,
         cases=lambda generator: [(torch.randn(*sizes, generator=generator),) for sizes in ((3, 6), (2, 3))],
         mistakes={
@@ -87,6 +93,7 @@ EXERCISES = {
         },
     ),
     "receptive_field": Exercise(
+        library="infmem.tasks.sorting.first_visible",
         reference=lambda last, segment_length, num_layers, memory_length: int(
             first_visible(last, segment_length, num_layers, memory_length)[0]
         ),
@@ -102,6 +109,8 @@ EXERCISES = {
         },
     ),
     "join": Exercise(
+        library="infmem.models.layers.Block",
+        gradients=True,
         reference=_joined,
         cases=lambda generator: [tuple(torch.randn(2, 5, 7, generator=generator) for _ in range(3))],
         mistakes={
@@ -115,18 +124,21 @@ EXERCISES = {
         },
     ),
     "leaving": Exercise(
+        library="infmem.models.TransformerXL.num_leaving",
         reference=lambda remembered, memory_length: remembered[:, : max(0, remembered.shape[1] - memory_length)],
         cases=lambda generator: [(torch.randn(2, size, 3, generator=generator), 4) for size in (9, 8, 4, 2)],
         mistakes={
             "those are the newest: what leaves is the oldest": lambda remembered, memory_length: remembered[
                 :, min(memory_length, remembered.shape[1]) :
             ],
+            "those stay: what leaves is the rest": lambda remembered, memory_length: remembered[:, -memory_length:],
             "they are in reverse: the oldest comes first": lambda remembered, memory_length: remembered[
                 :, : max(0, remembered.shape[1] - memory_length)
             ].flip(1),
         },
     ),
     "state_size": Exercise(
+        library="infmem.models.InfiniteFormer.state_bytes",
         reference=_state_bytes,
         cases=lambda generator: [(3, 10, 5, 7, 11, 13), (2, 64, 32, 32, 48, 128)],
         mistakes={

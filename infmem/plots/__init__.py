@@ -24,6 +24,7 @@ from infmem.plots.contraction import (
     draw_token_map,
     draw_written,
 )
+from infmem.plots.exercises import draw_target
 from infmem.plots.learning_curves import LINE_NAMES, draw_learning_curves, moving_average
 from infmem.plots.microscope import (
     draw_densities,
@@ -84,6 +85,7 @@ __all__ = [
     "draw_sinusoids",
     "draw_sticky_update",
     "draw_symbols",
+    "draw_target",
     "draw_token_map",
     "draw_token_weights",
     "draw_two_memories",
