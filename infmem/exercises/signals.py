@@ -122,6 +122,9 @@ EXERCISES = {
         reference=_operator,
         cases=_designs,
         mistakes={
+            "that is G transposed: a row for each token, a column for each basis function": (
+                lambda f, ridge: _operator(f, ridge).mT
+            ),
             "the ridge is missing: add it to the diagonal before you solve": lambda f, ridge: _operator(f, 1e-12),
             "the ridge is added on the wrong side of the inverse: it belongs inside, to what is solved": (
                 lambda f, ridge: f @ (torch.linalg.inv(f.mT @ f + 1e-9 * torch.eye(f.shape[1])) + ridge)

@@ -155,6 +155,9 @@ EXERCISES = {
             "that is how far the sequences scatter: their mean is known better, by the root of their number": (
                 lambda scores: 1.96 * scores.std()
             ),
+            "the standard deviation of a sample has n - 1 in its denominator": lambda scores: (
+                1.96 * scores.std(correction=0) / math.sqrt(len(scores))
+            ),
             "that is the standard error: 95 % need 1.96 of it to each side": lambda scores: (
                 scores.std() / math.sqrt(len(scores))
             ),
