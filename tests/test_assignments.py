@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from notebook_rules import ROOT, RULES, Course, code_cells, library
 
+from infmem import explorers
 from infmem.exercises import ALL
 
 pytest.importorskip("nbgrader", reason="the assignments are graded with the extra `grading`")
@@ -20,6 +21,7 @@ FOLDER = ROOT / "notebooks" / "exercises"
 sys.path.insert(0, str(FOLDER))
 
 import assignments  # noqa: E402
+import pages  # noqa: E402
 from nbgrader.api import Gradebook  # noqa: E402
 from nbgrader.utils import determine_grade  # noqa: E402
 
@@ -233,6 +235,17 @@ def test_plausible_wrong_answers_lose_their_points(name: str, number: int) -> No
     assert graded_here(with_answers(name, wrong)) == dict.fromkeys(wrong, 0)
     half = dict(list(wrong.items())[::2])
     assert graded_here(with_answers(name, half)) == points(name) | dict.fromkeys(half, 0)
+
+
+def test_every_explorer_gets_a_page(tmp_path: Path, capsys) -> None:
+    pages.main(tmp_path)
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == [
+        f"{name}.ipynb" for name in explorers.ALL
+    ]
+    for name in explorers.ALL:
+        page = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
+        nbformat.validate(page)
+        assert f"\nexplorers.{name}()" in page.cells[0].source
 
 
 @pytest.mark.slow
