@@ -7,6 +7,8 @@ import pydoc
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from infmem import LongTermMemory, MemoryConfig, exercises
 from infmem.basis import GaussianBasis
@@ -271,8 +273,46 @@ def test_check_by_name_raises_what_is_wrong_and_only_tells_what_was_not_attempte
     check.ridge(ALL["ridge"].reference, graded=True)
     assert capsys.readouterr().out == "Exercise ridge: right.\n"
     assert dir(check) == sorted(ALL)
-    with pytest.raises(ValueError, match=r"there is no exercise 'rigde'"):
+    with pytest.raises(AttributeError, match=r"there is no exercise 'rigde'"):
         check.rigde  # noqa: B018
+
+
+CELLS = {
+    "begin": "import torch\nfrom infmem.exercises import check, set_up\nset_up()",
+    "stub": "def stub(design, penalty):\n    raise NotImplementedError()\ncheck.ridge(stub)",
+    "wrong": "check.ridge(lambda design, penalty: design.mT)",
+    "leaves": "check.ridge(lambda design, penalty: exit())",
+    "ends": "exit()",
+    "afterwards": "print(6 * 7)",
+}
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, list]:
+    """What a notebook shows that is graded."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS.values()])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBGRADER_EXECUTION", "autograde")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=120).execute()
+    return {name: cell.outputs for name, cell in zip(CELLS, notebook.cells, strict=True)}
+
+
+def test_a_notebook_shows_the_target_of_what_was_not_attempted(told):
+    text, picture = told["stub"]
+    assert text.text.startswith("Exercise ridge: not attempted yet") and "image/png" in picture.data
+
+
+def test_a_notebook_shows_what_is_wrong_in_one_line(told):
+    for name, words in [("wrong", "the shape must be (11, 5), but is (5, 11)"), ("leaves", "stopped with SystemExit")]:
+        (error,) = told[name]
+        assert error.ename == "WrongAnswer" and words in error.evalue
+        assert error.traceback == [f"WrongAnswer: {error.evalue}"]
+
+
+def test_a_notebook_that_is_graded_goes_on_after_exit(told):
+    assert any(output.output_type == "error" and output.ename == "SystemExit" for output in told["ends"])
+    assert told["afterwards"][0].text == "42\n"
 
 
 def test_a_mistake_that_shows_only_in_the_second_case_is_found_there():

@@ -9,6 +9,7 @@ from IPython.display import Markdown, display
 from infmem.exercises import attention, compression, contraction, microscope, models, presets, signals, sorting, sticky
 from infmem.exercises.base import Exercise, Verdict
 from infmem.exercises.guard import set_up
+from infmem.teaching import show_source
 from infmem.validation import require
 
 GRADING_SEED = 1  # grading draws other numbers than those that a learner saw
@@ -49,8 +50,6 @@ def solution(name: str) -> Markdown:
         >>> print(solution("divergence").data.splitlines()[0])
         In the library: `infmem.attention.kl_regularizer`.
     """
-    from infmem.teaching import show_source
-
     exercise = _exercise(name)
     named = f"In the library: `{exercise.library}`.\n\n" if exercise.library else ""
     return Markdown(named + show_source(exercise.reference).data)
@@ -79,9 +78,8 @@ class Check:
         print(f"Exercise {name}: {verdict(name, attempt).message}.")
 
     def __getattr__(self, name: str) -> Callable:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        _exercise(name)
+        if name not in ALL:
+            raise AttributeError(f"there is no exercise {name!r}: choose from {', '.join(ALL)}")
         return partial(self._insist, name)
 
     def __dir__(self) -> list[str]:

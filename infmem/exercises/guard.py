@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from IPython import get_ipython
 
+from infmem import teaching
+
 
 class TimeUp(BaseException):
     """The time is over. It is no `Exception`, so that no `except Exception` of a learner's catches it."""
@@ -46,10 +48,11 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def set_up() -> None:
-    """Begin a notebook of exercises: while it is graded, `exit()` stops its own cell instead of the whole kernel.
+    """Begin a notebook of exercises: as `infmem.teaching.set_up`, and in grading `exit()` ends its own cell only.
 
-    Without it, and outside of nbgrader, `exit()` in a notebook ends the kernel, and with it all answers that follow.
+    Outside of nbgrader `exit()` ends the kernel, as in any notebook.
     """
+    teaching.set_up()
     shell = get_ipython()
     if shell is not None and os.environ.get("NBGRADER_EXECUTION"):
         shell.ask_exit = _refuse

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from infmem.plots.style import BLUE, COLORMAP, blank, tidy
@@ -21,7 +22,7 @@ def draw_target(target: Any, figure: Figure | None = None) -> Figure:
         'the target: a tensor of shape (3, 3)'
     """
     values = torch.as_tensor(target).detach().double()
-    kind = f"a tensor of shape {tuple(values.shape)}" if isinstance(target, Tensor) else f"a {type(target).__name__}"
+    kind = f"a tensor of shape {tuple(values.shape)}" if isinstance(target, Tensor) else f"one {type(target).__name__}"
     while values.dim() > 2:
         values = values[0]
     figure = blank(figure, width=4.5, height=(0.8, 1.8, 2.2)[values.dim()])
@@ -34,9 +35,12 @@ def draw_target(target: Any, figure: Figure | None = None) -> Figure:
         axes.vlines(range(len(values)), 0, values.numpy(), color=BLUE)
         axes.plot(values.numpy(), "o", color=BLUE, markersize=4)
         axes.set_xlabel("index")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
     else:
         shown = axes.imshow(values.numpy(), cmap=COLORMAP, aspect="auto", interpolation="nearest")
         axes.set(xlabel="second index", ylabel="first index")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(shown)
     return figure
