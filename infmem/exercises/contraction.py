@@ -103,6 +103,9 @@ EXERCISES = {
             "the new tokens are scaled by tau, but what is left for them is 1 - tau": lambda past, new, tau: torch.cat(
                 [tau * past, tau + tau * new]
             ),
+            "tau and 1 - tau are swapped: tau is the share of the past": lambda past, new, tau: contracted_positions(
+                past, new, 1 - tau
+            ),
             "the past stays where it was: multiply its positions by tau": lambda past, new, tau: torch.cat(
                 [past, tau + (1 - tau) * new]
             ),
