@@ -21,7 +21,7 @@ QUICK   := not slow and not gpu and not soak and not browser
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run lab test test-slow test-browser gpu-test lint notebooks figures models bench clean stale
+.PHONY: help run lab test test-slow test-browser gpu-test lint notebooks assignments figures models bench clean stale
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list these targets
@@ -54,6 +54,9 @@ lint: .venv/dev ## check the style with ruff
 
 notebooks: .venv/dev ## run every notebook again and store what it gives
 	@OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py --workers $(JOBS) $(ARGS)
+
+assignments: .venv/dev ## make the exercises that students get, without solutions: build/course/release
+	@$(BIN)/python notebooks/exercises/assignments.py $(ARGS)
 
 figures: .venv/core ## draw the README's figures, and write its tables of speed, from their recorded numbers
 	@$(BIN)/python figures/build.py

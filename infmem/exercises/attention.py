@@ -4,7 +4,15 @@ import math
 
 import torch
 
-from infmem.attention import collapsed_keys, density, kl_regularizer
+from infmem.attention import (
+    Density,
+    collapsed_keys,
+    collapsed_logits,
+    continuous_read,
+    density,
+    discrete_attention,
+    kl_regularizer,
+)
 from infmem.basis import GaussianBasis, gaussian_density, gaussian_mass
 from infmem.exercises.base import Exercise
 
@@ -65,8 +73,99 @@ def _scores(generator: torch.Generator) -> list[tuple]:
     return [(scores, to_mu, torch.tensor(0.5), to_sigma_sq, torch.tensor(-1.0))]
 
 
+def _weigh(query, keys, values):
+    """Softmax attention of one head of one sequence."""
+    return discrete_attention(*(each[None, None] for each in (query, keys, values)))[0]
+
+
+def _queries(generator: torch.Generator) -> list[tuple]:
+    sizes = [(5, 7, 3), (3, 2, 4)]
+    return [
+        tuple(torch.randn(rows, size, generator=generator) for rows in (queries, keys, keys))
+        for queries, keys, size in sizes
+    ]
+
+
+def _read_memory(query, coefficients, key_weight, value_weight, to_mu, to_sigma_sq, centers, sigmas):
+    """`infmem.LongTermMemory.read` for one head, without biases and output map."""
+    keys = collapsed_keys(coefficients[None], key_weight, torch.stack([to_mu, to_sigma_sq]), num_heads=1)
+    where = density(*collapsed_logits(query[None, None], keys))
+    return _read_under(where, coefficients, value_weight, centers, sigmas)
+
+
+def _read_under(where, coefficients, value_weight, centers, sigmas):
+    values = (coefficients @ value_weight.mT)[None, None]
+    return continuous_read(where, values, GaussianBasis(centers, sigmas))[0]
+
+
+def _read_wrongly(change):
+    """The read of a memory with something else in place of each head's mean and variance."""
+
+    def read(query, coefficients, key_weight, value_weight, to_mu, to_sigma_sq, centers, sigmas):
+        keys = coefficients @ key_weight.mT
+        scores = query @ keys.mT / math.sqrt(query.shape[-1])
+        where = change(scores, (scores @ to_mu)[None, None], (scores @ to_sigma_sq)[None, None], query.shape[-1])
+        return _read_under(where, coefficients, value_weight, centers, sigmas)
+
+    return read
+
+
+def _whole_memories(generator: torch.Generator) -> list[tuple]:
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    widths = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.1, 0.2, 0.1], dtype=torch.float64)
+    centers = torch.linspace(0, 1, 7, dtype=torch.float64)
+    return [(normal(2, 3), normal(7, 5), normal(3, 5), normal(3, 5), normal(7), normal(7), centers, widths)]
+
+
 EXERCISES = {
+    "weigh": Exercise(
+        reference=_weigh,
+        library="infmem.attention.discrete_attention",
+        gradients=True,
+        cases=_queries,
+        mistakes={
+            "the softmax runs over the queries: over the keys, the weights of each query sum to 1": (
+                lambda query, keys, values: (query @ keys.mT / math.sqrt(query.shape[-1])).softmax(0) @ values
+            ),
+            "the scores are not scaled: divide by the root of d_head": lambda query, keys, values: (
+                (query @ keys.mT).softmax(-1) @ values
+            ),
+            "the scores are divided by d_head: it must be its root": lambda query, keys, values: (
+                (query @ keys.mT / query.shape[-1]).softmax(-1) @ values
+            ),
+            "the weights are not normalised: the softmax is missing": lambda query, keys, values: (
+                query @ keys.mT / math.sqrt(query.shape[-1]) @ values
+            ),
+            "keys and values are swapped": lambda query, keys, values: _weigh(query, values, keys),
+        },
+    ),
+    "read_memory": Exercise(
+        reference=_read_memory,
+        library="infmem.LongTermMemory.read",
+        gradients=True,
+        cases=_whole_memories,
+        mistakes={
+            "the scores are not scaled: divide by the root of d_head": _read_wrongly(
+                lambda scores, mu, sigma_sq, d_head: density(mu * math.sqrt(d_head), sigma_sq * math.sqrt(d_head))
+            ),
+            "softplus gives the variance already: no square": _read_wrongly(
+                lambda scores, mu, sigma_sq, d_head: Density(
+                    torch.sigmoid(mu), torch.nn.functional.softplus(sigma_sq) ** 2
+                )
+            ),
+            "the maps for mean and variance are swapped": _read_wrongly(
+                lambda scores, mu, sigma_sq, d_head: density(sigma_sq, mu)
+            ),
+            "where to look is detached: then no head can learn to look elsewhere": _read_wrongly(
+                lambda scores, mu, sigma_sq, d_head: Density(*(each.detach() for each in density(mu, sigma_sq)))
+            ),
+        },
+    ),
     "gaussian_read": Exercise(
+        library="infmem.basis.GaussianBasis.expectation",
+        gradients=True,
         reference=_expectation,
         cases=_reads,
         mistakes={
@@ -85,6 +184,8 @@ EXERCISES = {
         },
     ),
     "mass_inside": Exercise(
+        library="infmem.basis.gaussian_mass",
+        gradients=True,
         reference=_mass,
         cases=_densities,
         mistakes={
@@ -100,6 +201,7 @@ EXERCISES = {
         },
     ),
     "slope_of_read": Exercise(
+        library="infmem.basis.gaussian_density",
         reference=_slope,
         cases=_slopes,
         mistakes={
@@ -115,6 +217,8 @@ EXERCISES = {
         },
     ),
     "gaussian_from_scores": Exercise(
+        library="infmem.attention.density",
+        gradients=True,
         reference=_gaussian,
         cases=_scores,
         mistakes={
@@ -135,6 +239,8 @@ EXERCISES = {
         },
     ),
     "divergence": Exercise(
+        library="infmem.attention.kl_regularizer",
+        gradients=True,
         reference=kl_regularizer,
         cases=_variances,
         mistakes={
@@ -148,6 +254,8 @@ EXERCISES = {
         },
     ),
     "one_key": Exercise(
+        library="infmem.attention.collapsed_keys",
+        gradients=True,
         reference=_one_key,
         cases=_memories,
         mistakes={

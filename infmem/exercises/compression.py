@@ -1,64 +1,15 @@
 """Exercises of notebook 07: a pool, what leaves in whole groups, how far back it reaches, and what a loss may train."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from infmem.compression import attention_reconstruction_loss, content_attention, max_pool, mean_pool
-from infmem.exercises.base import Exercise, _agree
+from infmem.exercises.base import Exercise
 from infmem.memory import CompressedMemoryConfig
 from infmem.models import CompressiveTransformer, CompressiveTransformerConfig
-
-
-@dataclass(frozen=True)
-class GradientExercise(Exercise):
-    """An exercise whose answer must also let gradient through to the right arguments, and to no other.
-
-    Example:
-        >>> x, y = (torch.ones(3, requires_grad=True) for _ in range(2))
-        >>> exercise = GradientExercise(reference=lambda x, y: x @ y.detach(), cases=lambda generator: [(x, y)])
-        >>> exercise.examine(lambda x, y: x.detach() @ y).message
-        'the value is right, but gradient reaches the wrong arguments: number 2, not number 1'
-    """
-
-    def _complaint(self, given: Any, wanted: Any, arguments: tuple) -> str | None:
-        complaint = super()._complaint(given, wanted, arguments)
-        if complaint:
-            return complaint
-        goal, found = _gradients(wanted, arguments), _gradients(given, arguments)
-        if self._alike(found, goal):
-            return None
-        for hint, wrong in self.mistakes.items():
-            answer = wrong(*(each.clone() if isinstance(each, Tensor) else each for each in arguments))
-            if _agree(answer, wanted, self.tolerance) and self._alike(found, _gradients(answer, arguments)):
-                return hint
-        return (
-            f"the value is right, but gradient reaches the wrong arguments: {_numbered(found)}, not {_numbered(goal)}"
-        )
-
-    def _alike(self, found: Sequence, goal: Sequence) -> bool:
-        return all(
-            (a is None) == (b is None) and (a is None or _agree(a, b, self.tolerance))
-            for a, b in zip(found, goal, strict=True)
-        )
-
-
-def _gradients(answer: Any, arguments: tuple) -> list[Tensor | None]:
-    """Of an answer with respect to each argument; None where it does not depend on it."""
-    if not isinstance(answer, Tensor) or not answer.requires_grad:
-        return [None] * len(arguments)
-    learning = [each for each in arguments if isinstance(each, Tensor) and each.requires_grad]
-    gradients = iter(torch.autograd.grad(answer.sum(), learning, allow_unused=True, retain_graph=True))
-    return [next(gradients) if isinstance(each, Tensor) and each.requires_grad else None for each in arguments]
-
-
-def _numbered(gradients: Sequence) -> str:
-    reached = [str(number) for number, gradient in enumerate(gradients, start=1) if gradient is not None]
-    return f"number {' and '.join(reached)}" if reached else "none"
 
 
 def _states(generator: torch.Generator) -> list[tuple]:
@@ -80,7 +31,7 @@ def _reach(num_layers: int, memory_length: int, length: int, rate: int) -> int:
 def _learning(generator: torch.Generator) -> list[tuple]:
     """Queries, old states, compressed states and the weights of keys and values: all of them could be trained."""
     return [
-        tuple(torch.randn(rows, size, generator=generator, requires_grad=True) for rows in (*numbers, 2 * size))
+        tuple(torch.randn(rows, size, generator=generator) for rows in (*numbers, 2 * size))
         for numbers, size in [((5, 7, 3), 6), ((3, 4, 2), 4)]
     ]
 
@@ -106,6 +57,8 @@ def _without(*detached: int, total: Callable = functional.mse_loss) -> Callable:
 
 EXERCISES = {
     "pool": Exercise(
+        library="infmem.compression.mean_pool",
+        gradients=True,
         reference=mean_pool,
         cases=_states,
         mistakes={
@@ -117,6 +70,7 @@ EXERCISES = {
         },
     ),
     "whole_groups": Exercise(
+        library="infmem.models.CompressiveTransformer.num_leaving",
         reference=_leaving,
         cases=lambda generator: [(11, 4, 3), (12, 4, 5), (9, 7, 4), (2, 7, 3), (6, 4, 2)],
         mistakes={
@@ -132,6 +86,7 @@ EXERCISES = {
         },
     ),
     "compressive_range": Exercise(
+        library="infmem.models.CompressiveTransformerConfig.reach",
         reference=_reach,
         cases=lambda generator: [(3, 64, 32, 4), (2, 5, 7, 1), (5, 0, 11, 3)],
         mistakes={
@@ -146,17 +101,17 @@ EXERCISES = {
             ),
         },
     ),
-    "reconstruction": GradientExercise(
+    "reconstruction": Exercise(
+        library="infmem.compression.attention_reconstruction_loss",
         reference=_loss,
+        gradients=True,
         cases=_learning,
         mistakes={
-            "the value is right, but it trains everything: detach all but the compressed states": _without(),
-            "the value is right, but it also trains the keys and values: detach their weight": _without(0, 1),
-            "the value is right, but it also trains the queries: detach them": _without(1, 3),
-            "the value is right, but it also changes the old states: detach them": _without(0, 3),
-            "the value is right, but nothing learns from it: the compressed states must keep their gradient": _without(
-                0, 1, 2, 3
-            ),
+            "it trains everything: detach all but the compressed states": _without(),
+            "it also trains the keys and values: detach their weight": _without(0, 1),
+            "it also trains the queries: detach them": _without(1, 3),
+            "it also changes the old states: detach them": _without(0, 3),
+            "nothing learns from it: the compressed states must keep their gradient": _without(0, 1, 2, 3),
             "that is the sum of the squares: take their mean": _without(
                 0, 1, 3, total=lambda found, wanted: (found - wanted).square().sum()
             ),

@@ -35,6 +35,7 @@ def _signals(generator: torch.Generator) -> list[tuple]:
 
 EXERCISES = {
     "extended_operator": Exercise(
+        library="infmem.microscope.weights.token_operator",
         reference=_extended,
         cases=_updates,
         mistakes={
@@ -50,11 +51,15 @@ EXERCISES = {
         },
     ),
     "symbol_shares": Exercise(
+        library="infmem.microscope.symbols.decode_symbols",
         reference=_shares,
         cases=_signals,
         mistakes={
             "the model multiplies embeddings by the square root of d before it writes them: so must you": (
                 lambda signal, embeddings: signal @ torch.linalg.pinv(embeddings)
+            ),
+            "a softmax of inner products looks like shares, but is another question: solve the least squares problem": (
+                lambda signal, embeddings: (signal @ embeddings.mT / embeddings.shape[1] ** 0.5).softmax(-1)
             ),
             "inner products with the embeddings count each symbol's look-alikes too: solve the least squares problem "
             "instead": lambda signal, embeddings: signal @ (embeddings * embeddings.shape[1] ** 0.5).mT,

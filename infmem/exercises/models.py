@@ -60,23 +60,32 @@ def _joined(x: torch.Tensor, short: torch.Tensor, long: torch.Tensor) -> torch.T
 
 EXERCISES = {
     "remember": Exercise(
+        library="infmem.models.transformer_xl.remember",
         reference=remember,
         cases=_memories,
         mistakes={
             "it keeps the oldest hidden states: take the last ones": lambda memory, hidden, length: torch.cat(
                 [memory, hidden], dim=1
             )[:, :length],
+            "the old memory is forgotten: it stays as long as there is room": lambda memory, hidden, length: hidden[
+                :, -length:
+            ],
             "the order is wrong: the memory is older, so it comes first": lambda memory, hidden, length: torch.cat(
                 [hidden, memory], dim=1
             )[:, -length:],
         },
     ),
     "shift": Exercise(
+        library="infmem.models.layers.relative_shift",
+        gradients=True,
         reference=_shifted,
         cases=lambda generator: [(torch.randn(*sizes, generator=generator),) for sizes in ((3, 6), (2, 3))],
         mistakes={
             "every score is one distance too far: column 0 is not used, so distance d is in column keys - d": (
                 lambda by_distance: _shifted_by(by_distance, -1, 1)
+            ),
+            "all rows are moved alike: query i lies i positions later, so its row must move by i more": (
+                lambda by_distance: by_distance[:, 1:]
             ),
             "the row of the query is not used: its position among the keys is keys - queries + i": (
                 lambda by_distance: by_distance[:, 1:].tril(by_distance.shape[1] - 1 - by_distance.shape[0])
@@ -87,6 +96,7 @@ EXERCISES = {
         },
     ),
     "receptive_field": Exercise(
+        library="infmem.tasks.sorting.first_visible",
         reference=lambda last, segment_length, num_layers, memory_length: int(
             first_visible(last, segment_length, num_layers, memory_length)[0]
         ),
@@ -102,6 +112,8 @@ EXERCISES = {
         },
     ),
     "join": Exercise(
+        library="infmem.models.layers.Block",
+        gradients=True,
         reference=_joined,
         cases=lambda generator: [tuple(torch.randn(2, 5, 7, generator=generator) for _ in range(3))],
         mistakes={
@@ -109,24 +121,36 @@ EXERCISES = {
             "the residual x is missing: it is added before the normalisation": lambda x, short, long: _joined(
                 0 * x, short, long
             ),
+            "the variance has n in its denominator here, not n - 1: use layer_norm, or std(correction=0)": (
+                lambda x, short, long: (
+                    (x + short + long - (x + short + long).mean(-1, keepdim=True))
+                    / (x + short + long).std(-1, keepdim=True)
+                )
+            ),
             "the normalisation comes last (post-norm), after everything is added": lambda x, short, long: (
                 functional.layer_norm(x, x.shape[-1:]) + short + long
             ),
         },
     ),
     "leaving": Exercise(
+        library="infmem.models.TransformerXL.num_leaving",
         reference=lambda remembered, memory_length: remembered[:, : max(0, remembered.shape[1] - memory_length)],
-        cases=lambda generator: [(torch.randn(2, size, 3, generator=generator), 4) for size in (9, 8, 4, 2)],
+        cases=lambda generator: [(torch.randn(2, size, 3, generator=generator), 4) for size in (9, 8, 4, 3, 2)],
         mistakes={
             "those are the newest: what leaves is the oldest": lambda remembered, memory_length: remembered[
                 :, min(memory_length, remembered.shape[1]) :
             ],
+            "those stay: what leaves is the rest": lambda remembered, memory_length: remembered[:, -memory_length:],
+            "a negative number in a slice counts from the end: if there is room left, none leaves": (
+                lambda remembered, memory_length: remembered[:, : remembered.shape[1] - memory_length]
+            ),
             "they are in reverse: the oldest comes first": lambda remembered, memory_length: remembered[
                 :, : max(0, remembered.shape[1] - memory_length)
             ].flip(1),
         },
     ),
     "state_size": Exercise(
+        library="infmem.models.InfiniteFormer.state_bytes",
         reference=_state_bytes,
         cases=lambda generator: [(3, 10, 5, 7, 11, 13), (2, 64, 32, 32, 48, 128)],
         mistakes={

@@ -27,6 +27,7 @@ def _densities(generator: torch.Generator) -> list[tuple]:
 
 EXERCISES = {
     "first_fit": Exercise(
+        library="infmem.signal.padding_positions",
         reference=_first_fit,
         cases=lambda generator: [(6,), (7,), (11,)],
         mistakes={
@@ -41,6 +42,7 @@ EXERCISES = {
         },
     ),
     "kl_with_mean": Exercise(
+        library="infmem.attention.kl_regularizer",
         reference=_divergence,
         cases=_densities,
         mistakes={

@@ -1,4 +1,4 @@
-"""Exercises of notebooks 00 and 09: the answer of the task, its metric, what a model can see, an interval."""
+"""Exercises of notebooks 00 and 09: the answer of the task, its metric, what a model sees, planning an experiment."""
 
 import math
 
@@ -34,8 +34,61 @@ def _half_width(scores):
     return 1.96 * scores.std() / math.sqrt(len(scores))
 
 
+def _needed(spread, half_width):
+    return math.ceil((1.96 * spread / half_width) ** 2)
+
+
+def _paired(scores, baseline):
+    return _half_width(scores - baseline)
+
+
+def _two_models(generator: torch.Generator) -> list[tuple]:
+    hard = torch.rand(29, generator=generator, dtype=torch.float64)
+    noise = 0.2 * torch.rand(2, 29, generator=generator, dtype=torch.float64)
+    return [(hard + noise[0], hard + noise[1])]
+
+
 EXERCISES = {
+    "sequences_needed": Exercise(
+        reference=_needed,
+        library="infmem.evaluation",
+        cases=lambda generator: [(0.11, 0.01), (0.3, 0.02), (0.25, 0.1)],
+        mistakes={
+            "that is the root of it: the half width falls with the root of the number of sequences": (
+                lambda spread, half_width: math.ceil(1.96 * spread / half_width)
+            ),
+            "the factor 1.96 of a 95 % interval is missing": lambda spread, half_width: math.ceil(
+                (spread / half_width) ** 2
+            ),
+            "rounded down it is one too few: round up": lambda spread, half_width: math.floor(
+                (1.96 * spread / half_width) ** 2
+            ),
+            "a sequence cannot be cut: give a whole number": lambda spread, half_width: (
+                (1.96 * spread / half_width) ** 2
+            ),
+        },
+    ),
+    "paired_interval": Exercise(
+        reference=_paired,
+        library="infmem.evaluation",
+        cases=_two_models,
+        mistakes={
+            "this treats both models as if they had seen different sequences: take the differences first": (
+                lambda scores, baseline: 1.96 * torch.sqrt((scores.var() + baseline.var()) / len(scores))
+            ),
+            "that is how far the differences scatter: their mean is known better, by the root of their number": (
+                lambda scores, baseline: 1.96 * (scores - baseline).std()
+            ),
+            "the two intervals are added: take one interval, of the differences": lambda scores, baseline: (
+                _half_width(scores) + _half_width(baseline)
+            ),
+            "that is the difference itself: its half width was asked for": lambda scores, baseline: (
+                scores.mean() - baseline.mean()
+            ),
+        },
+    ),
     "sort_by_count": Exercise(
+        library="infmem.tasks.sorting.sorted_symbols",
         reference=_sorted,
         cases=_sequences,
         mistakes={
@@ -49,6 +102,7 @@ EXERCISES = {
         },
     ),
     "chance": Exercise(
+        library="infmem.tasks.sorting.reference_lines",
         reference=lambda num_symbols: sum(1 / left for left in range(1, num_symbols + 1)) / num_symbols,
         cases=lambda generator: [(20,), (3,)],
         mistakes={
@@ -62,11 +116,15 @@ EXERCISES = {
         },
     ),
     "teacher_forced": Exercise(
+        library="infmem.tasks.sorting.accuracy",
         reference=accuracy,
         cases=_guesses,
         mistakes={
             "positions where nothing is asked count as wrong: divide by the number of targets that are not -100": (
                 lambda logits, targets: (logits.argmax(-1) == targets).float().mean(-1)
+            ),
+            "that is how many are right: divide by how many were asked for": lambda logits, targets: (
+                ((logits.argmax(-1) == targets) & (targets != IGNORE)).sum(-1).to(logits.dtype)
             ),
             "that is one number for the whole batch: give one for each sequence": lambda logits, targets: (
                 (logits.argmax(-1) == targets)[targets != IGNORE].float().mean()
@@ -74,6 +132,7 @@ EXERCISES = {
         },
     ),
     "first_seen": Exercise(
+        library="infmem.tasks.sorting.first_visible",
         reference=_first_seen,
         cases=lambda generator: [(396, 32, 2, 80), (1000, 128, 3, 200), (50, 32, 2, 80)],
         mistakes={
@@ -89,11 +148,15 @@ EXERCISES = {
         },
     ),
     "interval": Exercise(
+        library="infmem.evaluation",
         reference=_half_width,
         cases=lambda generator: [(torch.rand(23, generator=generator, dtype=torch.float64),)],
         mistakes={
             "that is how far the sequences scatter: their mean is known better, by the root of their number": (
                 lambda scores: 1.96 * scores.std()
+            ),
+            "the standard deviation of a sample has n - 1 in its denominator": lambda scores: (
+                1.96 * scores.std(correction=0) / math.sqrt(len(scores))
             ),
             "that is the standard error: 95 % need 1.96 of it to each side": lambda scores: (
                 scores.std() / math.sqrt(len(scores))

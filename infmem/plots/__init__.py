@@ -25,6 +25,7 @@ from infmem.plots.contraction import (
     draw_written,
 )
 from infmem.plots.cost import draw_crossover, draw_stream
+from infmem.plots.exercises import draw_target
 from infmem.plots.learning_curves import LINE_NAMES, draw_learning_curves, moving_average
 from infmem.plots.microscope import (
     draw_densities,
@@ -87,6 +88,7 @@ __all__ = [
     "draw_sticky_update",
     "draw_stream",
     "draw_symbols",
+    "draw_target",
     "draw_token_map",
     "draw_token_weights",
     "draw_two_memories",
