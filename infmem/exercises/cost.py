@@ -35,6 +35,7 @@ def _heads(generator: torch.Generator) -> list[tuple]:
 EXERCISES = {
     "segment_with_cache": Exercise(
         reference=_segment_with_cache,
+        library="infmem.cost.attention_step",
         cases=lambda generator: [(5, 700, 12), (1024, 0, 64)],
         mistakes={
             "these are multiplications alone: each comes with an addition, so twice as many": lambda *sizes: (
@@ -53,6 +54,7 @@ EXERCISES = {
     ),
     "gradient_of_values": Exercise(
         reference=_gradient_of_values,
+        library="infmem.attention.continuous_read",
         cases=_heads,
         mistakes={
             "the widths are standard deviations: square them before they are added to the variance": (
