@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import TINY
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 from torch.testing import assert_close
 
 from infmem import cli
@@ -82,7 +83,7 @@ def test_the_cached_transformer_reads_segments_as_if_they_were_one():
 
 def test_the_form_of_the_mask_for_gpus_hides_the_same(normal):
     query, keys, values = normal(2, 3, 5, 8), normal(2, 3, 17, 8), normal(2, 3, 17, 8)
-    hidden = [stream.causal_bias(5, 17, CPU), stream.causal_lower_right(5, 17)]
+    hidden = [stream.causal_bias(5, 17, CPU), causal_lower_right(5, 17)]
     assert_close(*(functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask) for mask in hidden))
 
 

@@ -30,6 +30,10 @@ def test_importing_infmem_imports_nothing_heavy(module):
     assert python(f"import infmem, sys; print({module!r} in sys.modules)") == "False"
 
 
+def test_the_command_line_starts_without_a_compiler():
+    assert python("import infmem.cli, sys; print('torch._dynamo' in sys.modules)") == "False"
+
+
 def test_importing_infmem_touches_neither_network_nor_gpu():
     code = """
 import socket, torch

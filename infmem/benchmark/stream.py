@@ -13,7 +13,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
 
 from infmem.benchmark.timing import free_memory, measure
 from infmem.cost import cached_state_bytes
@@ -75,6 +74,8 @@ class CachedTransformer(WindowTransformer):
 def causal_bias(query_pos: int, key_pos: int, device: torch.device) -> Any:
     """What hides later keys from the last `query_pos` of them: on a GPU in a form that the fused kernel takes."""
     if device.type == "cuda":
+        from torch.nn.attention.bias import causal_lower_right  # takes seconds to import
+
         return causal_lower_right(query_pos, key_pos)
     return torch.ones(query_pos, key_pos, dtype=torch.bool, device=device).tril(key_pos - query_pos)
 
