@@ -344,7 +344,7 @@ def experiment(
         lengths: symbols per sequence; by default those of the scale.
         seeds: of weights and data; by default those of the scale.
         steps: optimiser steps; by default the preset's.
-        workers: trainings side by side.
+        workers: trainings side by side; several GPUs are shared out among them.
         minutes: stop after so many, with everything saved.
         sequences: sequences of each evaluation.
         output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv (ablation.csv, memory_errors.csv) and

@@ -8,10 +8,12 @@ import dataclasses
 import json
 import math
 import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -417,6 +419,8 @@ def train_cells(
 ) -> Iterator[dict]:
     """Train what is not recorded yet, several trainings side by side, and record each as it ends.
 
+    Several GPUs are shared out among the workers in turn.
+
     Args:
         cells: what to train, the most wanted first.
         path: CSV file that rows are appended to; learning curves go into a folder beside it.
@@ -435,7 +439,9 @@ def train_cells(
         return
     threads = max(1, torch.get_num_threads() // workers)
     # Fresh processes: a forked one must not use a GPU that its parent has touched.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    seats = (context.Value("i", 0), visible_gpus() if device == "cuda" else [])
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=take_gpu, initargs=seats) as pool:
         trainings: dict[Future, Cell] = {}
         try:
             while missing or trainings:
@@ -453,6 +459,25 @@ def train_cells(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those in progress have got the same Ctrl-C, and save
             raise
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+
+
+def take_gpu(taken: Synchronized, gpus: Sequence[str]) -> None:
+    """Let this process see one GPU only, the next in turn, before it has touched any.
+
+    Args:
+        taken: how many processes have one already.
+        gpus: their names; none if there is nothing to share.
+    """
+    with taken.get_lock():
+        number, taken.value = taken.value, taken.value + 1
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
 
 
 def _record(row: Mapping[str, Any], path: Path, run: Path) -> None:

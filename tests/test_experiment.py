@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import math
+import multiprocessing
+import os
 import time
 
 import pytest
@@ -26,8 +28,10 @@ from infmem.experiment import (
     record_lines,
     result_cells,
     sweep_cells,
+    take_gpu,
     train_cell,
     train_cells,
+    visible_gpus,
 )
 from infmem.presets import PRESETS
 from infmem.run import Run, read_metrics
@@ -173,6 +177,21 @@ def test_cells_are_trained_once_and_recorded(tmp_path):
         )
     assert {curve.stem for curve in (tmp_path / "data" / "sorting_curves").iterdir()} == {cell.name for cell in cells}
     assert list(train_cells(cells, path, runs, sequences=2)) == []
+
+
+def test_workers_take_the_gpus_in_turn(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    gpus, taken, seen = visible_gpus(), multiprocessing.get_context("spawn").Value("i", 0), []
+    assert gpus == ["2", "5", "7"]
+    for _ in range(5):
+        take_gpu(taken, gpus)
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == ["2", "5", "7", "2", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert visible_gpus() == ["0", "1"]
+    take_gpu(taken, [])
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_the_best_rate_is_chosen_and_scaled_with_the_preset():
