@@ -1,6 +1,7 @@
 """Every exercise tells what is right, what is wrong and why, in one sentence, and never raises."""
 
 import importlib
+import inspect
 import pkgutil
 import pydoc
 
@@ -12,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from infmem import LongTermMemory, MemoryConfig, exercises
 from infmem.basis import GaussianBasis
-from infmem.exercises import ALL, GRADING_SEED, Exercise, WrongAnswer, check, verdict
+from infmem.exercises import ALL, GRADING_SEED, Exercise, WrongAnswer, check, solution, verdict
 from infmem.signal import fit, read, ridge_operator
 from infmem.sticky import sample_locations
 
@@ -68,6 +69,15 @@ def test_every_exercise_knows_at_least_three_mistakes(name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_library_s_name_of_an_exercise_is_there(name):
     assert ALL[name].library.startswith("infmem.") and pydoc.locate(ALL[name].library) is not None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_solution_of_an_exercise_shows_the_library_s_own(name):
+    first, *code = solution(name).data.split("\n\n", 1)
+    assert first == f"In the library: `{ALL[name].library}`." and code[0].startswith("```python\n")
+    own = pydoc.locate(ALL[name].library)
+    if inspect.isfunction(own):
+        assert f"def {own.__name__}(" in code[0]
 
 
 def test_references_that_are_no_function_of_the_library_do_the_same_as_the_one_they_name():

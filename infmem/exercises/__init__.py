@@ -1,5 +1,7 @@
 """Exercises that check themselves: `check.ridge(your_function)`, or in one printed sentence `check("ridge", yours)`."""
 
+import inspect
+import pydoc
 from collections.abc import Callable
 from functools import partial
 
@@ -63,8 +65,12 @@ def solution(name: str) -> Markdown:
         In the library: `infmem.attention.kl_regularizer`.
     """
     exercise = _exercise(name)
-    named = f"In the library: `{exercise.library}`.\n\n" if exercise.library else ""
-    return Markdown(named + show_source(exercise.reference).data)
+    parts = [f"In the library: `{exercise.library}`.", show_source(exercise.reference).data]
+    own = pydoc.locate(exercise.library)
+    if inspect.isfunction(own) and own is not exercise.reference:
+        parts.insert(1, show_source(own).data)
+        parts.insert(2, "For this exercise:")
+    return Markdown("\n\n".join(parts))
 
 
 class Check:
