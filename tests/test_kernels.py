@@ -13,7 +13,11 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
+import infmem.attention  # noqa: E402
+import infmem.benchmark.read  # noqa: E402
+from infmem import MemoryConfig  # noqa: E402
 from infmem.basis import GaussianBasis  # noqa: E402
+from infmem.cost import ReadSizes  # noqa: E402
 from infmem.fast import read_with_kernel  # noqa: E402
 from infmem.kernels.gaussian_read import gaussian_read  # noqa: E402
 from infmem.kernels.relative_attention import relative_attention  # noqa: E402
@@ -169,3 +173,15 @@ def test_the_gaussian_read_is_an_operator_that_pytorch_can_compile(generator):
     values = torch.randn(2, 3, 5, 7, generator=generator).to(DEVICE).requires_grad_()
     arguments = (*densities(generator), values, basis.centers, basis.sigmas, 2, 2, True)
     torch.library.opcheck(torch.ops.infmem.gaussian_read, arguments)
+
+
+@pytest.mark.parametrize("interval", ["line", "unit"])
+def test_the_benchmark_times_the_kernel_beside_the_other_forms_and_it_agrees(interval, monkeypatch):
+    for module in (infmem.attention, infmem.benchmark.read):
+        monkeypatch.setattr(module, "fits", lambda values: True)  # as on a GPU
+    sizes = ReadSizes(batch=1, query_pos=20, num_heads=2, d_head=10, num_basis=40)
+    memory = MemoryConfig.best(num_basis=40, own_query=False, interval=interval)
+    rows = list(infmem.benchmark.benchmark_read(DEVICE, sizes, memory, calls=2, compiled=False))
+    kernels = [row for row in rows if "kernel" in row["form"]]
+    assert [row["form"] for row in kernels] == ["collapsed, kernel"] * 2 + ["kernel"] * 2
+    assert all(0 < row["difference"] < 1e-4 for row in kernels)
