@@ -71,8 +71,18 @@ def timed(what: str) -> dict:
 def place(recorded: dict) -> str:
     """The device of a recording, in words."""
     count = recorded["threads"]
-    threads = f" ({count} thread{'s' * (count > 1)})" if recorded["device"] == "the CPU" else ""
+    threads = f" ({count} thread{'s' * (count > 1)})" if on_cpu(recorded) else ""
     return f"{recorded['device']}{threads}, PyTorch {recorded['torch'].partition('+')[0]}"
+
+
+def noise(recorded: dict) -> str:
+    """What to beware of in times that other work on the machine may have disturbed."""
+    return ". The machine had other work to do, so times that should be equal differ" if on_cpu(recorded) else ""
+
+
+def on_cpu(recorded: dict) -> bool:
+    """Whether a recording was made on a CPU."""
+    return recorded["device"] == "the CPU"
 
 
 def crossover_figure() -> Figure:
@@ -171,7 +181,8 @@ def speed_text() -> str:
         f"{meeting('memory step', 'attention step')}.",
         attention_table(),
         f"**A stream** on {place(stream)}: milliseconds for one more segment of {first['segment_length']:,} tokens "
-        f"after so many, whole models of the preset `{stream['preset']}`, batch {first['batch']}; {streamed}.",
+        f"after so many, whole models of the preset `{stream['preset']}`, batch {first['batch']}; "
+        f"{streamed}{noise(stream)}.",
         stream_table(),
     )
     wrap = partial(textwrap.fill, width=128, break_long_words=False, break_on_hyphens=False)
