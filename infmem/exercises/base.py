@@ -144,7 +144,7 @@ class Exercise:
         for name, a, b in zip(parameters, found, goal, strict=True):
             if a is not None and not agree(a, b, 10 * self.tolerance):
                 difference = first_difference(a.double(), b.double(), 10 * self.tolerance)
-                return f"the value is right, but the gradient of {name} is not: {difference}; is a part of it detached?"
+                return f"the value is right, but the gradient of {name} is not: {difference} (is a part detached?)"
         return None
 
     def _cause(self, given: Any, wanted: Any, arguments: tuple) -> str | None:

@@ -77,7 +77,7 @@ EXERCISES = {
             "a rest of less than a group leaves too: it has to wait": lambda num_remembered, memory_length, rate: max(
                 0, num_remembered - memory_length
             ),
-            "those are the groups: how many hidden states are in them?": lambda num_remembered, memory_length, rate: (
+            "those are the groups: count the states in them": lambda num_remembered, memory_length, rate: (
                 _leaving(num_remembered, memory_length, rate) // rate
             ),
             "there may be fewer than the memory holds: then none leaves, and not a negative number": (

@@ -15,7 +15,7 @@ def draw_target(target: Any, figure: Figure | None = None) -> Figure:
     """The right answer of an exercise to its first arguments: a number in words, a row as stems, a table as a heat map.
 
     Args:
-        target: the answer, a number or a tensor of at most four axes, of which all but two are cut to their first entry.
+        target: the answer, a number or a tensor of up to four axes: all but the last two are cut to their first entry.
         figure: drawn into again; None makes a new one.
 
     Example:
