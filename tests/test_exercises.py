@@ -173,7 +173,7 @@ def test_one_number_for_three_is_refused():
     exercise = Exercise(reference=lambda x: torch.ones(3), cases=lambda generator: [(torch.ones(3),)])
     assert exercise.examine(lambda x: torch.ones(1)) == (
         False,
-        "the shape must be (3,), but is (1,) (called with a tensor of shape (3,))",
+        "the shape must be (3,), but is (1,) (called with x (3,))",
         "shape",
         None,
     )
@@ -185,13 +185,13 @@ def test_one_number_for_three_is_refused():
         (lambda x, factor: None, "it gives nothing back: end it with `return`"),
         (lambda x, factor: [1.0], "it must give back a tensor, but gives a list"),
         (lambda x, factor: "x", "it must give back a tensor, but gives a str"),
-        (lambda x, factor: x.T, "the shape must be (3, 2), but is (2, 3) (called with a tensor of shape (3, 2), 5.0)"),
-        (lambda x, factor: x / 0, "the shape is right, but there is NaN or infinity in it (called with a tensor of "),
+        (lambda x, factor: x.T, "the shape must be (3, 2), but is (2, 3) (called with x (3, 2), factor = 5.0)"),
+        (lambda x, factor: x / 0, "the shape is right, but there is NaN or infinity in it (called with x (3, 2), "),
         (
             lambda x, factor: x + 1,
             "the shape is right, but the values are not: at [0, 0] 4.963 was expected and 1.496 came (0 of ",
         ),
-        (lambda x, factor: x + 0j, "it must give back numbers, but gives a Tensor (called with a tensor of shape "),
+        (lambda x, factor: x + 0j, "it must give back numbers, but gives a Tensor (called with x (3, 2), "),
         (lambda x, factor: x @ x, "it stopped with RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         (raises, "it stopped with KeyError: 'nowhere' (called with a tensor of shape (3, 2), 5.0)"),
         (lambda x, factor: x.mul_(2 * factor), "the answer is right, but it changes what it was given: work on a copy"),
@@ -231,7 +231,7 @@ SLOPED = Exercise(
     [
         (
             lambda x, y: x * y,
-            "the value is right, but gradient must reach x, and it reaches x and y; likely cause: it ",
+            "the value is right, but gradient must reach x only, and it also reaches y; likely cause: it ",
         ),
         (lambda x, y: (x * y).detach(), "the value is right, but gradient must reach x, and it reaches none (detach, "),
         (
@@ -255,6 +255,13 @@ def test_gradient_must_reach_what_it_reaches_in_the_library(attempt, sentence):
         passed is False and message.startswith(sentence) and stage == ("value" if "values" in sentence else "gradient")
     )
     assert SLOPED.examine(SLOPED.reference).passed
+
+
+def test_a_single_number_is_told_as_a_number():
+    assert verdict("sequences_needed", lambda spread, half_width: 65).message == (
+        "the number is not right: 465 was expected and 65 came (called with spread = 0.11, half_width = 0.01)"
+    )
+    assert verdict("chance", lambda num_symbols: float("nan")).message.startswith("it is NaN or infinity (called ")
 
 
 def test_an_endless_loop_is_stopped_and_told():

@@ -93,6 +93,19 @@ def _read_memory(query, coefficients, key_weight, value_weight, to_mu, to_sigma_
     return _read_under(where, coefficients, value_weight, centers, sigmas)
 
 
+def _read_with_widths(query, coefficients, key_weight, value_weight, to_mu, to_sigma_sq, centers, sigmas):
+    """The read with the widths of the bumps taken for variances."""
+    return _read_memory(query, coefficients, key_weight, value_weight, to_mu, to_sigma_sq, centers, sigmas.sqrt())
+
+
+def _normalised_read(query, coefficients, key_weight, value_weight, to_mu, to_sigma_sq, centers, sigmas):
+    """The read with weights that are divided by their sum."""
+    scores = query @ (coefficients @ key_weight.mT).mT / math.sqrt(query.shape[-1])
+    where = density(*((scores @ to)[None, None] for to in (to_mu, to_sigma_sq)))
+    weights = gaussian_density(where.mu[0, 0, :, None], centers, where.sigma_sq[0, 0, :, None] + sigmas**2)
+    return weights / weights.sum(-1, keepdim=True) @ (coefficients @ value_weight.mT)
+
+
 def _read_under(where, coefficients, value_weight, centers, sigmas):
     values = (coefficients @ value_weight.mT)[None, None]
     return continuous_read(where, values, GaussianBasis(centers, sigmas))[0]
@@ -158,6 +171,8 @@ EXERCISES = {
             "the maps for mean and variance are swapped": _read_wrongly(
                 lambda scores, mu, sigma_sq, d_head: density(sigma_sq, mu)
             ),
+            "the widths are standard deviations: square sigmas before you add them to the variance": _read_with_widths,
+            "the weights of a density need not sum to 1: do not divide them by their sum": _normalised_read,
             "where to look is detached: then no head can learn to look elsewhere": _read_wrongly(
                 lambda scores, mu, sigma_sq, d_head: Density(*(each.detach() for each in density(mu, sigma_sq)))
             ),
@@ -177,6 +192,9 @@ EXERCISES = {
             ),
             "variances add, standard deviations do not: add sigma_sq and the square of each sigma": (
                 lambda mu, sigma_sq, centers, sigmas: gaussian_density(mu, centers, (sigma_sq.sqrt() + sigmas) ** 2)
+            ),
+            "sigma_sq is a variance already: do not square it": lambda mu, sigma_sq, centers, sigmas: gaussian_density(
+                mu, centers, sigma_sq**2 + sigmas**2
             ),
             "the factor in front of the exponential is missing, 1 / sqrt(2 pi variance)": (
                 lambda mu, sigma_sq, centers, sigmas: torch.exp(-0.5 * (mu - centers) ** 2 / (sigma_sq + sigmas**2))

@@ -15,9 +15,9 @@ from infmem.exercises.comparison import (
     first_difference,
     gradients,
     learning,
-    listed,
     names,
     numbers,
+    reach,
     same_gradients,
     unchanged,
 )
@@ -86,7 +86,8 @@ class Exercise:
         """
         for arguments in self.arguments(seed):
             wanted, lent = self.reference(*copies(arguments)), copies(arguments)
-            called = f"(called with {describe(arguments)})"
+            parameters = names(attempt, len(arguments))
+            called = f"(called with {describe(arguments, parameters)})"
             try:
                 with time_limit(seconds), no_exit(), warnings.catch_warnings(action="ignore"):
                     given = attempt(*lent)
@@ -99,7 +100,7 @@ class Exercise:
             except (Exception, SystemExit) as error:  # whatever a learner's code raises is told, not thrown
                 said = " ".join(str(error).split())  # PyTorch's own messages may take several lines
                 return Verdict(False, f"it stopped with {type(error).__name__}: {said} {called}", "run")
-            stage, complaint = self._complaint(given, wanted, arguments, names(attempt, len(arguments)))
+            stage, complaint = self._complaint(given, wanted, arguments, parameters)
             if complaint:
                 cause = self._cause(given, wanted, arguments)
                 complaint = complaint.replace("{called}", called)
@@ -124,10 +125,12 @@ class Exercise:
         if isinstance(wanted, Tensor) and given.dtype != wanted.dtype and _type_matters(wanted, arguments):
             return "dtype", f"the dtype must be {wanted.dtype}, but is {given.dtype} {{called}}"
         if not bool(torch.isfinite(found).all()):
-            return "value", "the shape is right, but there is NaN or infinity in it {called}"
+            said = "the shape is right, but there is NaN or infinity in it" if goal.dim() else "it is NaN or infinity"
+            return "value", f"{said} {{called}}"
         if not agree(given, wanted, self.tolerance):
             difference = first_difference(found, goal, self.tolerance)
-            return "value", f"the shape is right, but the values are not: {difference} {{called}}"
+            said = "the shape is right, but the values are not" if goal.dim() else "the number is not right"
+            return "value", f"{said}: {difference} {{called}}"
         return "gradient", self._gradient_complaint(given, wanted, arguments, parameters)
 
     def _gradient_complaint(self, given: Any, wanted: Any, arguments: tuple, parameters: Sequence[str]) -> str | None:
@@ -137,13 +140,11 @@ class Exercise:
             for each in (found, goal)
         )
         if reached != meant:
-            said = f"the value is right, but gradient must reach {listed(meant)}, and it reaches {listed(reached)}"
-            cut = " (detach, .item() and torch.tensor(...) cut it off)"
-            return said if set(meant) <= set(reached) else said + cut
+            return f"the value is right, but {reach(meant, reached)}"
         for name, a, b in zip(parameters, found, goal, strict=True):
             if a is not None and not agree(a, b, 10 * self.tolerance):
                 difference = first_difference(a.double(), b.double(), 10 * self.tolerance)
-                return f"the value is right, but the gradient of {name} is not: {difference}; is a part of it detached?"
+                return f"the value is right, but the gradient of {name} is not: {difference} (is a part detached?)"
         return None
 
     def _cause(self, given: Any, wanted: Any, arguments: tuple) -> str | None:

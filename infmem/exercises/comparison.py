@@ -127,21 +127,44 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or "none"
 
 
-def describe(arguments: tuple) -> str:
-    """The arguments in short: shapes of tensors, numbers as they are.
+def reach(meant: Sequence[str], reached: Sequence[str]) -> str:
+    """What gradient must reach, and what it reaches instead.
 
     Example:
-        >>> describe((torch.ones(2, 3), 0.5))
+        >>> reach(["compressed"], ["query", "compressed", "weight"])
+        'gradient must reach compressed only, and it also reaches query and weight'
+        >>> reach(["t", "mu"], ["t"])
+        'gradient must reach t and mu, and it reaches t only (detach, .item() and torch.tensor(...) cut it off)'
+    """
+    more = [name for name in reached if name not in meant]
+    if set(meant) <= set(reached):
+        return f"gradient must reach {listed(meant)} only, and it also reaches {listed(more)}"
+    only = " only" if reached and not more else ""
+    cut = "(detach, .item() and torch.tensor(...) cut it off)"
+    return f"gradient must reach {listed(meant)}, and it reaches {listed(reached)}{only} {cut}"
+
+
+def describe(arguments: tuple, parameters: Sequence[str]) -> str:
+    """The arguments in short, by name if they have one: shapes of tensors, numbers as they are.
+
+    Example:
+        >>> describe((torch.ones(2, 3), 0.5), ["query", "share"])
+        'query (2, 3), share = 0.5'
+        >>> describe((torch.ones(2, 3), 0.5), ["argument 1", "argument 2"])
         'a tensor of shape (2, 3), 0.5'
     """
     parts = []
-    for argument in arguments:
+    for argument, name in zip(arguments, parameters, strict=True):
+        named = name.isidentifier()
+        if isinstance(argument, Tensor) and argument.dim():
+            shape = tuple(argument.shape)
+            parts.append(f"{name} {shape}" if named else f"a tensor of shape {shape}")
+            continue
         if isinstance(argument, Tensor):
-            parts.append(f"a tensor of shape {tuple(argument.shape)}")
+            value = f"{argument.item():.4g}"
+        elif isinstance(argument, int | float | str | bool | None):
+            value = repr(argument)
         else:
-            parts.append(
-                repr(argument)
-                if isinstance(argument, int | float | str | bool | None)
-                else "a " + type(argument).__name__
-            )
+            value = "a " + type(argument).__name__
+        parts.append(f"{name} = {value}" if named else value)
     return ", ".join(parts)

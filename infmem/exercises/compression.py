@@ -62,7 +62,7 @@ EXERCISES = {
         reference=mean_pool,
         cases=_states,
         mistakes={
-            "those are every c-th states: a group is c that follow one another, (group rate)": lambda old, rate: (
+            "you averaged states that lie apart: a group is `rate` states that follow one another": lambda old, rate: (
                 old.unflatten(1, (rate, -1)).mean(1)
             ),
             "that is the sum: divide by the rate": lambda old, rate: rate * mean_pool(old, rate),
@@ -77,11 +77,16 @@ EXERCISES = {
             "a rest of less than a group leaves too: it has to wait": lambda num_remembered, memory_length, rate: max(
                 0, num_remembered - memory_length
             ),
-            "those are the groups: how many hidden states are in them?": lambda num_remembered, memory_length, rate: (
+            "those are the groups: count the states in them": lambda num_remembered, memory_length, rate: (
                 _leaving(num_remembered, memory_length, rate) // rate
             ),
             "there may be fewer than the memory holds: then none leaves, and not a negative number": (
                 lambda num_remembered, memory_length, rate: (num_remembered - memory_length) // rate * rate
+            ),
+            "that is rounded up to whole groups: a group that is not full has to wait": (
+                lambda num_remembered, memory_length, rate: (
+                    (max(0, num_remembered - memory_length) + rate - 1) // rate * rate
+                )
             ),
         },
     ),
@@ -110,8 +115,12 @@ EXERCISES = {
             "it trains everything: detach all but the compressed states": _without(),
             "it also trains the keys and values: detach their weight": _without(0, 1),
             "it also trains the queries: detach them": _without(1, 3),
+            "it also trains the queries and the weight: detach both": _without(1),
             "it also changes the old states: detach them": _without(0, 3),
             "nothing learns from it: the compressed states must keep their gradient": _without(0, 1, 2, 3),
+            "the scores are not scaled: divide by the root of d": lambda query, old, compressed, weight: _loss(
+                query * query.shape[-1] ** 0.5, old, compressed, weight
+            ),
             "that is the sum of the squares: take their mean": _without(
                 0, 1, 3, total=lambda found, wanted: (found - wanted).square().sum()
             ),

@@ -68,6 +68,12 @@ EXERCISES = {
             "every token gets the same room here, as if tau were the share of the past among the tokens": (
                 lambda t, tau, num_past, num_new: (num_past + num_new) * t
             ),
+            "the new tokens had a line of their own: t was (t - tau) / (1 - tau) there": (
+                lambda t, tau, num_past, num_new: torch.where(t > tau, num_past + num_new * t, num_past * t / tau)
+            ),
+            "the past was not squeezed yet then: t was t / tau there": lambda t, tau, num_past, num_new: torch.where(
+                t > tau, num_past + num_new * (t - tau) / (1 - tau), num_past * t
+            ),
         },
     ),
     "refit": Exercise(

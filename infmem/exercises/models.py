@@ -1,5 +1,7 @@
 """Exercises of notebooks 06 and 08: recurrence and relative positions, then the pieces of the infinite-former."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -36,6 +38,13 @@ def _shifted_by(by_distance: torch.Tensor, offset: int, sign: int) -> torch.Tens
             distance = (keys - queries + i - j) if sign > 0 else j
             scores[i, j] = by_distance[i, (keys - distance + offset) % (keys + 1)]
     return scores
+
+
+def _looked_up(by_distance: torch.Tensor, columns: Callable) -> torch.Tensor:
+    """The scores in these columns, `columns(i, j, queries, keys)`, those beyond the last one read from the last."""
+    queries, keys = by_distance.shape[0], by_distance.shape[1] - 1
+    i, j = torch.arange(queries)[:, None], torch.arange(keys)
+    return by_distance.gather(1, columns(i, j, queries, keys).clamp(0, keys))
 
 
 def _first_seen(last: int, segment_length: int, num_layers: int, memory_length: int) -> int:
@@ -93,6 +102,23 @@ EXERCISES = {
             "the distances run the wrong way round: distance 0 is the query itself": lambda by_distance: _shifted_by(
                 by_distance, 0, -1
             ),
+            "the columns run the other way round: distance d is in column keys - d, not in column d": lambda scores: (
+                _looked_up(scores, lambda i, j, queries, keys: keys - queries + i - j).tril(
+                    scores.shape[1] - 1 - len(scores)
+                )
+            ),
+            "the distance is not i - j: query 0 is not at position 0, but at keys - queries": lambda scores: _looked_up(
+                scores, lambda i, j, queries, keys: keys - i + j
+            ).tril(),
+            "too much is set to 0: query 0 is not at position 0, but at keys - queries, so .tril(keys - queries)": (
+                lambda by_distance: _shifted(by_distance).tril()
+            ),
+            "keys after the query must be 0: .tril(keys - queries) does it": lambda by_distance: relative_shift(
+                by_distance[None, None]
+            )[0, 0],
+            "keys after the query must be 0, but they have the score of distance 0: .tril(keys - queries)": (
+                lambda scores: _looked_up(scores, lambda i, j, queries, keys: queries - i + j)
+            ),
         },
     ),
     "receptive_field": Exercise(
@@ -117,7 +143,9 @@ EXERCISES = {
         reference=_joined,
         cases=lambda generator: [tuple(torch.randn(2, 5, 7, generator=generator) for _ in range(3))],
         mistakes={
-            "the long-term read is missing: Z is the sum of both": lambda x, short, long: _joined(x, short, 0 * long),
+            "the long-term read is missing: both reads are added to x": lambda x, short, long: _joined(
+                x, short, 0 * long
+            ),
             "the residual x is missing: it is added before the normalisation": lambda x, short, long: _joined(
                 0 * x, short, long
             ),
@@ -130,12 +158,21 @@ EXERCISES = {
             "the normalisation comes last (post-norm), after everything is added": lambda x, short, long: (
                 functional.layer_norm(x, x.shape[-1:]) + short + long
             ),
+            "x is added after the normalisation: add all three, then normalise (post-norm)": (
+                lambda x, short, long: x + _joined(0 * x, short, long)
+            ),
+            "each is normalised by itself: add all three, then normalise once": lambda x, short, long: sum(
+                functional.layer_norm(each, each.shape[-1:]) for each in (x, short, long)
+            ),
         },
     ),
     "leaving": Exercise(
         library="infmem.models.TransformerXL.num_leaving",
         reference=lambda remembered, memory_length: remembered[:, : max(0, remembered.shape[1] - memory_length)],
-        cases=lambda generator: [(torch.randn(2, size, 3, generator=generator), 4) for size in (9, 8, 4, 3, 2)],
+        cases=lambda generator: (
+            [(torch.randn(2, size, 3, generator=generator), 4) for size in (9, 8, 4, 3, 2)]
+            + [(torch.randn(2, 5, 3, generator=generator), 0)]
+        ),
         mistakes={
             "those are the newest: what leaves is the oldest": lambda remembered, memory_length: remembered[
                 :, min(memory_length, remembered.shape[1]) :
@@ -147,6 +184,9 @@ EXERCISES = {
             "they are in reverse: the oldest comes first": lambda remembered, memory_length: remembered[
                 :, : max(0, remembered.shape[1] - memory_length)
             ].flip(1),
+            "with a memory_length of 0 the slice ends at -0, which is 0: count how many leave": (
+                lambda remembered, memory_length: remembered[:, :-memory_length]
+            ),
         },
     ),
     "state_size": Exercise(

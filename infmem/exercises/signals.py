@@ -63,7 +63,7 @@ EXERCISES = {
         cases=lambda generator: [(5,), (8,)],
         mistakes={
             "the centres are off by half a step: the first is at 0 and the last at 1": lambda n: _grid(n, 0.5, n),
-            "the last centre is missing its place: n centres have n - 1 steps between them": lambda n: _grid(n, 0, n),
+            "the last centre is not at 1: n centres have n - 1 steps between them": lambda n: _grid(n, 0, n),
             "those are the end points of n parts: the first centre is at 0": lambda n: _grid(n, 1, n),
         },
     ),

@@ -52,7 +52,7 @@ EXERCISES = {
     "sequences_needed": Exercise(
         reference=_needed,
         library="infmem.evaluation",
-        cases=lambda generator: [(0.11, 0.01), (0.3, 0.02), (0.25, 0.1)],
+        cases=lambda generator: [(0.11, 0.01), (0.3, 0.02), (0.25, 0.1), (0.25, 0.06125)],
         mistakes={
             "that is the root of it: the half width falls with the root of the number of sequences": (
                 lambda spread, half_width: math.ceil(1.96 * spread / half_width)
@@ -65,6 +65,12 @@ EXERCISES = {
             ),
             "a sequence cannot be cut: give a whole number": lambda spread, half_width: (
                 (1.96 * spread / half_width) ** 2
+            ),
+            "the square is rounded up before it is taken: square first, then round up": lambda spread, half_width: (
+                math.ceil(1.96 * spread / half_width) ** 2
+            ),
+            "where the formula is already a whole number, that is one too many: use math.ceil": (
+                lambda spread, half_width: int((1.96 * spread / half_width) ** 2) + 1
             ),
         },
     ),
@@ -162,6 +168,9 @@ EXERCISES = {
                 scores.std() / math.sqrt(len(scores))
             ),
             "that is the whole width: give half of it": lambda scores: 2 * _half_width(scores),
+            "it is divided by the number of sequences: divide by the root of it": lambda scores: (
+                1.96 * scores.std() / len(scores)
+            ),
         },
     ),
 }

@@ -23,6 +23,7 @@ def _draws(generator: torch.Generator) -> list[tuple]:
 
 def _histograms(generator: torch.Generator) -> list[tuple]:
     masses = torch.rand(2, 5, generator=generator, dtype=torch.float64)
+    masses[0, 3] = 0  # no attention at all
     return [(masses / masses.sum(-1, keepdim=True), 0.2)]
 
 
@@ -57,6 +58,14 @@ def _locations(probabilities, u):
     above = probabilities.cumsum(-1)
     found = torch.searchsorted(above, u, right=True).clamp(max=len(probabilities) - 1)
     return (found + 1 - (above[found] - u) / probabilities[found]) / len(probabilities)
+
+
+def _locations_from(probabilities, u, limit, share=True):
+    """The locations with another lower limit of each bin, or without dividing by its probability."""
+    above = probabilities.cumsum(-1)
+    found = torch.searchsorted(above, u, right=True).clamp(max=len(probabilities) - 1)
+    into = u - limit(above, found)
+    return (found + (into / probabilities[found] if share else into)) / len(probabilities)
 
 
 def _histograms_and_draws(generator: torch.Generator) -> list[tuple]:
@@ -94,6 +103,15 @@ EXERCISES = {
             "the bins are off by half a step: the first begins at 0": lambda mu, sigma_sq, num_bins: _histogram_of(
                 _masses(mu, sigma_sq, num_bins, shift=-0.5)
             ),
+            "n bins have n + 1 edges": lambda mu, sigma_sq, num_bins: _histogram(mu, sigma_sq, num_bins - 1),
+            "each density is normalised by itself: add the masses first, and divide by their sum at the end": (
+                lambda mu, sigma_sq, num_bins: _histogram_of(
+                    _masses(mu, sigma_sq, num_bins) / _masses(mu, sigma_sq, num_bins).sum(-1, keepdim=True)
+                )
+            ),
+            "that is the mean, which sums to less than 1 since densities reach out of [0, 1]: divide by the sum": (
+                lambda mu, sigma_sq, num_bins: _masses(mu, sigma_sq, num_bins).mean((0, 1))
+            ),
         },
     ),
     "locations": Exercise(
@@ -117,6 +135,15 @@ EXERCISES = {
                     / len(p)
                 )
             ),
+            "that is measured from the right limit of the bin, c_k: subtract the left one, c_(k-1)": (
+                lambda p, u: _locations_from(p, u, lambda above, found: above[found])
+            ),
+            "for bin 0 the index k - 1 is -1, the last entry: but the sum before the first bin is 0": (
+                lambda p, u: _locations_from(p, u, lambda above, found: above[found - 1])
+            ),
+            "how far u is into its bin is not a share yet: divide by the probability of the bin": lambda p, u: (
+                _locations_from(p, u, lambda above, found: above[found] - p[found], share=False)
+            ),
         },
     ),
     "strata": Exercise(
@@ -131,6 +158,12 @@ EXERCISES = {
             "nothing is random: each draw must fall anywhere in its own stratum": lambda u: _strata(
                 torch.zeros_like(u)
             ),
+            "where the strata begin is not divided by their number: stratum i begins at i / M": lambda u: (
+                torch.arange(len(u), dtype=u.dtype) + u / len(u)
+            ),
+            "the draws are not divided by their number: a stratum is 1 / M wide": lambda u: (
+                torch.arange(len(u), dtype=u.dtype) / len(u) + u
+            ),
         },
     ),
     "floor": Exercise(
@@ -143,6 +176,12 @@ EXERCISES = {
             ),
             "the two shares are swapped: `share` is what is spread evenly": lambda p, share: _floor(p, 1 - share),
             "divide by the number of bins, not of rows": lambda p, share: (1 - share) * p + share / len(p),
+            "every bin gets all of the share: divide it by the number of bins": lambda p, share: (
+                (1 - share) * p + share
+            ),
+            "that lifts the low bins only: all of a row is multiplied by 1 - share, and every bin gets the same": (
+                lambda p, share: p.clamp(min=share / p.shape[-1])
+            ),
         },
     ),
 }

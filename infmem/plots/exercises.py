@@ -1,5 +1,6 @@
 """What an exercise asks for, as a picture."""
 
+import math
 from typing import Any
 
 import torch
@@ -14,17 +15,21 @@ def draw_target(target: Any, figure: Figure | None = None) -> Figure:
     """The right answer of an exercise to its first arguments: a number in words, a row as stems, a table as a heat map.
 
     Args:
-        target: the answer, a number or a tensor; of more than two axes the first are cut to their first entry.
+        target: the answer, a number or a tensor of up to four axes: all but the last two are cut to their first entry.
         figure: drawn into again; None makes a new one.
 
     Example:
         >>> draw_target(torch.eye(3)).axes[0].get_title()
         'the target: a tensor of shape (3, 3)'
+        >>> draw_target(torch.ones(2, 5, 3)).axes[0].get_ylabel()
+        'second index'
     """
     values = torch.as_tensor(target).detach().double()
     kind = f"a tensor of shape {tuple(values.shape)}" if isinstance(target, Tensor) else f"one {type(target).__name__}"
-    while values.dim() > 2:
-        values = values[0]
+    cut = max(0, values.dim() - 2)
+    if cut:
+        kind += f"\n(shown: the first of {math.prod(values.shape[:cut])})"
+        values = values[(0,) * cut]
     figure = blank(figure, width=4.5, height=(0.8, 1.8, 2.2)[values.dim()])
     axes = figure.subplots()
     axes.set_title(f"the target: {kind}", fontsize="medium")
@@ -39,7 +44,8 @@ def draw_target(target: Any, figure: Figure | None = None) -> Figure:
         tidy(axes)
     else:
         shown = axes.imshow(values.numpy(), cmap=COLORMAP, aspect="auto", interpolation="nearest")
-        axes.set(xlabel="second index", ylabel="first index")
+        first, second = (f"{word} index" for word in ("first", "second", "third", "fourth")[cut : cut + 2])
+        axes.set(xlabel=second, ylabel=first)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(shown)
