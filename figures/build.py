@@ -34,27 +34,33 @@ def learning_curves() -> Figure:
     return draw_learning_curves({model: recorded(demo / f"{model}.csv") for model in MODELS}, ReferenceLines(**lines))
 
 
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
+
+
 def sorting_table(preset: str) -> str:
     """The same as a table in Markdown, with the number of seeds; a dash where a cell is not recorded yet."""
     scores = {(row["name"], row["length"]): row for row in mean_scores(HERE / "data" / "sorting.csv", preset)}
     lengths = sorted({length for _, length in scores})
-    lines = ["| | " + " | ".join(f"{length:,} symbols" for length in lengths) + " |", "|---" * (1 + len(lengths)) + "|"]
+    lines = []
     for name in sorted({name for name, _ in scores}, key=list(VARIANTS).index):
         cells = [scores.get((name, length)) for length in lengths]
-        words = [f"{cell['accuracy']:.3f} ({cell['seeds']})" if cell else "–" for cell in cells]
-        lines.append(f"| {name} | " + " | ".join(words) + " |")
-    return "\n".join(lines)
+        lines.append((name, *(f"{cell['accuracy']:.3f} ({cell['seeds']})" if cell else "–" for cell in cells)))
+    return table(("", *(f"{length:,} symbols" for length in lengths)), lines)
 
 
 def depth_table() -> str:
     """The Transformer-XL of the small preset at 1,000 symbols, with two, three and four layers."""
     with (HERE / "data" / "sorting_depth.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    kinds = {"counting all that can reach the answer": "receptive_field", "even attention": "even_attention"}
-    lines = ["| | " + " | ".join(f"{row['num_layers']} layers" for row in rows) + " |", "|---" * (1 + len(rows)) + "|"]
-    for words, column in ({"the trained model": "accuracy"} | kinds).items():
-        lines.append(f"| {words} | " + " | ".join(f"{float(row[column]):.3f}" for row in rows) + " |")
-    return "\n".join(lines)
+    columns = {
+        "the trained model": "accuracy",
+        "counting all that can reach the answer": "receptive_field",
+        "even attention": "even_attention",
+    }
+    lines = [(words, *(f"{float(row[column]):.3f}" for row in rows)) for words, column in columns.items()]
+    return table(("", *(f"{row['num_layers']} layers" for row in rows)), lines)
 
 
 def sorting(preset: str, title: str) -> Figure:
@@ -89,11 +95,6 @@ def crossover_figure() -> Figure:
     """Full attention over ever more keys beside a memory of fixed size."""
     recorded = timed("attention")
     return draw_crossover(recorded["rows"], place(recorded))
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
 
 
 def read_table() -> str:
