@@ -48,17 +48,6 @@ def test_an_interrupted_run_goes_on_bit_for_bit(model, tmp_path):
         assert {name: row[name] for name in METRICS[:-1]} == {name: other[name] for name in METRICS[:-1]}
 
 
-def test_a_run_with_muon_goes_on_bit_for_bit(tmp_path):
-    config = tiny_config(optimizer="muon", steps=6)
-    whole, first = Run(config, None), Run(config, tmp_path)
-    assert whole.train()
-    interrupt_at(first, 2)
-    assert not first.train()
-    second = Run(config, tmp_path, resume=True)
-    assert second.train()
-    assert same_weights(whole.model, second.model)
-
-
 def test_a_run_begins_with_the_weights_of_another(tmp_path):
     first = Run(tiny_config(steps=2), tmp_path / "short")
     first.train()
@@ -74,12 +63,19 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
         Run(tiny_config("window"), None, start=start)
 
 
-def test_sticky_memories_resume_bit_for_bit(tmp_path):
-    config = tiny_config()
+def sticky_config():
+    config = tiny_config(steps=6)
     memory = dataclasses.replace(config.model.memory, sticky="stratified", num_bins=7)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory), steps=5)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
+
+
+@pytest.mark.parametrize(
+    "make", [sticky_config, lambda: tiny_config(optimizer="muon", steps=6)], ids=["sticky", "muon"]
+)
+def test_sticky_memories_and_muon_go_on_bit_for_bit(make, tmp_path):
+    config = make()
     whole, first = Run(config, None), Run(config, tmp_path)
-    whole.train()
+    assert whole.train()
     interrupt_at(first, 2)
     assert not first.train()
     second = Run(config, tmp_path, resume=True)
