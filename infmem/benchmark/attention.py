@@ -5,7 +5,6 @@ whole step with the projections and the writing that belong to each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -20,6 +19,7 @@ from infmem.fast import compiled as compiled_copy
 from infmem.kernels import fits
 from infmem.memory import LongTermMemory, MemoryConfig
 from infmem.memory.state import MemoryState
+from infmem.training import autocast
 from infmem.validation import require
 
 CONTEXTS = tuple(2**power for power in range(10, 21))
@@ -70,7 +70,7 @@ def benchmark_attention(
     make = partial(torch.randn, device=device, generator=torch.Generator(device).manual_seed(0))
 
     def row(what: str, name: Pass, call: Callable, cost: Cost, key_pos: int | None, dtype: torch.dtype) -> dict:
-        about = {"what": what, "pass": name, "key_pos": key_pos, "precision": str(dtype).removeprefix("torch.")}
+        about = {"what": what, "pass": name, "key_pos": key_pos, "precision": _precision(dtype)}
         return about | measure(call, device, calls) | {"floor_milliseconds": floor_milliseconds(cost, rates)}
 
     for name in PASSES:
@@ -143,7 +143,7 @@ def _memory_step(
     histogram = module.empty(sizes.batch).histogram
 
     def step(segment: Tensor, coefficients: Tensor, *weights: Tensor) -> Tensor:
-        with _precision(segment, dtype):
+        with autocast(segment.device, _precision(dtype)):
             return module(segment, segment, MemoryState(coefficients, num_tokens, histogram))[0]
 
     return partial(called, step, [segment, coefficients, *module.parameters()], name)
@@ -172,7 +172,7 @@ def _attention_step(make: Callable, sizes: ReadSizes, key_pos: int, name: Pass, 
     cache = make(2, sizes.batch, sizes.num_heads, key_pos, padded, dtype=dtype)
 
     def step(segment: Tensor, *cached: Tensor) -> Tensor:
-        with _precision(segment, dtype):
+        with autocast(segment.device, _precision(dtype)):
             heads = rearrange(
                 projections(segment),
                 "batch query_pos (three head d_head) -> three batch head query_pos d_head",
@@ -205,5 +205,6 @@ class _Append(torch.autograd.Function):
         return grad, grad[:, :, -ctx.num_new :]
 
 
-def _precision(tensor: Tensor, dtype: torch.dtype):
-    return nullcontext() if dtype == torch.float32 else torch.autocast(tensor.device.type, dtype)
+def _precision(dtype: torch.dtype) -> str:
+    """A type by the name that configurations know it by."""
+    return str(dtype).removeprefix("torch.")

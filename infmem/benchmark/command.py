@@ -54,13 +54,13 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Read:
-    """Time a read of the memory: as the paper writes it, collapsed, compiled, and on a GPU in one kernel."""
+class _OfMemory:
+    """What `Read` and `Attention` share."""
 
     batch: int | None = None
     """rows; by default 8 on a GPU, 1 on a CPU."""
     queries: int | None = None
-    """queries in each; by default 1,024 on a GPU, 512 on a CPU."""
+    """queries in each, and tokens of what is written; by default 1,024 on a GPU, 512 on a CPU."""
     heads: int = 6
     """heads."""
     d_head: int = 50
@@ -69,42 +69,34 @@ class Read:
     """basis functions N."""
     memory: MemoryName = "best"
     """preset of the memory: heads of exact look at [0, 1] alone, those of the others at the whole line."""
+    device: Device = "auto"
+    """where to work."""
+
+
+@dataclass(frozen=True)
+class Read(_OfMemory):
+    """Time a read of the memory: as the paper writes it, collapsed, compiled, and on a GPU in one kernel."""
+
     compile: Switch = "auto"
     """time compiled forms too; auto does it where it is possible."""
     calls: int = 50
     """calls that are timed."""
     output: Path = Path("runs/bench-read.json")
     """JSON file to write."""
-    device: Device = "auto"
-    """where to read."""
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(_OfMemory):
     """Time a read and a whole step of the memory beside full attention to more and more keys."""
 
     contexts: tuple[int, ...] = ()
     """numbers of keys; by default the powers of 2 from 1,024 to 1,048,576 on a GPU, to 16,384 on a CPU."""
-    batch: int | None = None
-    """rows; by default 8 on a GPU, 1 on a CPU."""
-    queries: int | None = None
-    """queries in each, and new tokens; by default 1,024 on a GPU, 512 on a CPU."""
-    heads: int = 6
-    """heads."""
-    d_head: int = 50
-    """size of a head."""
-    num_basis: int = 512
-    """basis functions N."""
-    memory: MemoryName = "best"
-    """preset of the memory."""
     compile: Switch = "auto"
     """compile the memory's step; auto does it on a GPU."""
     calls: int | None = None
     """calls that are timed; by default 50 on a GPU, 8 on a CPU."""
     output: Path = Path("runs/bench-attention.json")
     """JSON file to write."""
-    device: Device = "auto"
-    """where to work."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +260,7 @@ def _stream(options: Stream) -> int:
     return _tell("Segments of a stream", device, options, settings, rows, head, line)
 
 
-def _sizes(options: Read | Attention) -> ReadSizes:
+def _sizes(options: _OfMemory) -> ReadSizes:
     """The sizes that were asked for, the device's own where none was given."""
     default = ON_GPU if choose_device(options.device).type == "cuda" else ON_CPU
     return ReadSizes(

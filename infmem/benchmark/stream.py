@@ -6,7 +6,6 @@ say which of both they come from.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,10 +18,12 @@ from infmem.cost import cached_state_bytes
 from infmem.memory import MemoryState
 from infmem.models.transformer_xl import ModelState, TransformerXL, WindowTransformer
 from infmem.presets import Preset, build_model, model_config
+from infmem.training import autocast
 from infmem.validation import require
 
 TOKENS_SEEN = (2**12, 2**16, 2**20, 10 * 2**20)
 MODELS = ("infinite-former", "transformer-xl", "compressive-transformer")
+PRECISION = {False: "float32", True: "bfloat16"}
 
 
 class CachedTransformer(WindowTransformer):
@@ -157,10 +158,8 @@ def benchmark_stream(
 
 
 def _inferring(call: Callable, device: torch.device, mixed: bool) -> Callable:
-    precision = torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext()
-
     def inferred() -> Tensor:
-        with torch.no_grad(), precision:
+        with torch.no_grad(), autocast(device, PRECISION[mixed]):
             return call()
 
     return inferred
@@ -170,7 +169,7 @@ def _stream(
     model: TransformerXL, tokens: Tensor, state: ModelState | None, read: int, upto: int, mixed: bool
 ) -> ModelState | None:
     """Read segments until `upto` tokens were read."""
-    with torch.no_grad(), torch.autocast(tokens.device.type, torch.bfloat16, enabled=mixed):
+    with torch.no_grad(), autocast(tokens.device, PRECISION[mixed]):
         for _ in range((upto - read) // tokens.shape[1]):
             state = model(tokens, state)[1]
     return state
