@@ -115,7 +115,7 @@ class Run:
 
     def _read_folder(self) -> Checkpoint:
         checkpoint = load_checkpoint(self.folder / "checkpoint.safetensors")
-        stored = from_dict(TrainingConfig, checkpoint.config)
+        stored = from_dict(type(self.config), checkpoint.config)
         require(
             stored == self.config,
             f"{self.folder} was trained with other options: {', '.join(_differences(stored, self.config))}; "
@@ -147,7 +147,12 @@ class Run:
             self.seconds,
             self.model,
             self.optimizer,
+            self._carried(),
         )
+
+    def _carried(self) -> dict[str, Tensor]:
+        """What a run carries from step to step besides its model and optimiser: here nothing."""
+        return {}
 
     def train_step(self) -> dict[str, int | float | Tensor]:
         """One optimiser step; returns its row of metrics, with loss and accuracy still on the device."""
