@@ -1,4 +1,4 @@
-"""The commands `infmem language prepare | train | evaluate | experiment`."""
+"""The commands `infmem language prepare | train | evaluate | experiment`, and those of `tuning_command`."""
 
 import dataclasses
 import json
@@ -12,10 +12,12 @@ from infmem.checkpoint import write_text
 from infmem.language.cells import Cell, language_config
 from infmem.language.evaluation import by_position, save_costs
 from infmem.language.experiment import (
-    COMPARED_FIELDS,
     FIELDS,
     best_rates,
     compare,
+    costs_of_cells,
+    print_rows,
+    record_compared,
     run_cells,
     score,
     score_row,
@@ -23,9 +25,10 @@ from infmem.language.experiment import (
 from infmem.language.reading import Reader, cut
 from infmem.language.sizes import SIZES, LanguageModelName, SizeName
 from infmem.language.training import LanguageRun, language_folder, load_language_run, require_corpus
+from infmem.language.tuning_command import finetune, pretrain
 from infmem.optimizer import OptimizerName
 from infmem.presets import Device, choose_device, device_name
-from infmem.tables import read_table, write_table
+from infmem.tables import read_table
 from infmem.tasks.documents import Split
 from infmem.tasks.text import CorpusName
 from infmem.tasks.tokens import TokenFile, load_tokens, prepare_tokens
@@ -231,21 +234,16 @@ def experiment(
     if len(rates) > 1:
         sweep, path = [cell(model, rate, seeds[0]) for model in models for rate in rates], output / "language_sweep.csv"
         for rows in run_cells(sweep, text, path, runs, split="validation", **options):
-            _print_rows(rows)
+            print_rows(rows)
         left = _num_left(sweep, path, "validation", text)
         best = best if left else best_rates(read_table(path, FIELDS), sweep, text)
     if not left:
         cells, path = [cell(model, best[model], seed) for seed in seeds for model in models], output / "language.csv"
         for rows in run_cells(cells, text, path, runs, split="test", **options):
-            _print_rows(rows)
+            print_rows(rows)
         left = _num_left(cells, path, "test", text)
-        compared = compare(cells, text, runs, "transformer-xl")
-        write_table(output / "language_compared.csv", COMPARED_FIELDS, compared)
-        for row in compared:
-            print(
-                f"{row['model']}: {row['ratio']} times the perplexity of transformer-xl "
-                f"({row['ratio_low']} to {row['ratio_high']}, {row['seeds']} seeds)"
-            )
+        compared = compare(costs_of_cells(cells, text, runs), "transformer-xl", size, text)
+        record_compared(output / "language_compared.csv", compared)
     print(f"{output}: {f'{left} trainings left; go on with the same command' if left else 'complete'}")
     return 0
 
@@ -285,21 +283,14 @@ def _report(run: Path, model: Any, config: Any, text: TokenFile, split: Split, d
     return 0
 
 
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        print(
-            f"{row['model']:<24} rate {row['learning_rate']} seed {row['seed']}  memory {row['memory']:<9} perplexity "
-            f"{row['ppl']} ({row['ppl_low']} to {row['ppl_high']})  {row['train_seconds']} s",
-            flush=True,
-        )
-
-
 def language(
     command: tyro.conf.OmitArgPrefixes[
         Annotated[Any, tyro.conf.subcommand("prepare", constructor=prepare)]
         | Annotated[Any, tyro.conf.subcommand("train", constructor=train)]
         | Annotated[Any, tyro.conf.subcommand("evaluate", constructor=evaluate)]
         | Annotated[Any, tyro.conf.subcommand("experiment", constructor=experiment)]
+        | Annotated[Any, tyro.conf.subcommand("pretrain", constructor=pretrain)]
+        | Annotated[Any, tyro.conf.subcommand("finetune", constructor=finetune)]
     ],
 ) -> int:
     """Language models: turn text into tokens, train on it, evaluate by position, compare.

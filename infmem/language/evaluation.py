@@ -16,13 +16,12 @@ from einops import reduce
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from infmem.language.reading import IDLE, Batch, Reader
 from infmem.language.training import read_segment
-from infmem.models.long_term import LongTermTransformer
-from infmem.models.transformer_xl import ModelState, TransformerXL
+from infmem.models.transformer_xl import ModelState
 from infmem.tasks.sorting import IGNORE
 from infmem.tasks.tokens import Documents
 from infmem.training import autocast, generator_for
@@ -71,7 +70,7 @@ def range_of(place: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     return torch.bucketize(place, torch.tensor(EDGES, device=place.device), right=True)
 
 
-def with_memory(model: TransformerXL, state: ModelState, use: MemoryUse) -> ModelState:
+def with_memory(model: nn.Module, state: ModelState, use: MemoryUse) -> ModelState:
     """A state from which the next segment is read with another long-term memory than its own.
 
     What is about to leave the short-term memory belongs to the long-term one: `off` drops it, and `shuffled` lets it
@@ -88,7 +87,7 @@ def with_memory(model: TransformerXL, state: ModelState, use: MemoryUse) -> Mode
     if use == "on":
         return state
     require(
-        isinstance(model, LongTermTransformer),
+        len(state.long_term) > 0,
         "this model has no long-term memory that could be off or shuffled: leave --memories at on",
     )
     num_leaving = model.num_leaving(state.short_term[0].shape[1])
@@ -109,7 +108,7 @@ def with_memory(model: TransformerXL, state: ModelState, use: MemoryUse) -> Mode
 
 @torch.no_grad()
 def evaluate_language(
-    model: TransformerXL,
+    model: nn.Module,
     documents: Documents,
     *,
     segment_length: int,
@@ -126,7 +125,7 @@ def evaluate_language(
     another long-term memory.
 
     Args:
-        model: any model of this package, or its compiled copy; evaluated where it is.
+        model: any model of this package, or a GPT-2 behind the same interface; evaluated where it is.
         documents: what it reads.
         segment_length: tokens per segment, as in training.
         document_token: what is read before a document's first token.
@@ -257,6 +256,7 @@ def by_position(costs: Costs, seed: int = 0) -> list[dict[str, int | float]]:
 
 def save_costs(path: Path, costs: Costs) -> None:
     """Write costs to a file, so that they can be compared with those of another model later."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"nats": costs.nats, "num_tokens": costs.num_tokens, "num_bytes": costs.num_bytes}
     save_file(tensors, path, {"names": json.dumps(costs.names)})
 

@@ -7,11 +7,12 @@ again until it is complete.
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from infmem.language.cells import KEY, Cell
 from infmem.language.evaluation import (
@@ -24,10 +25,7 @@ from infmem.language.evaluation import (
     perplexity_ratio,
     save_costs,
 )
-from infmem.language.sizes import LanguageModelName
 from infmem.language.training import LanguageConfig, LanguageRun
-from infmem.models.long_term import LongTermTransformer
-from infmem.models.transformer_xl import TransformerXL
 from infmem.presets import device_name
 from infmem.run import DivergenceError
 from infmem.tables import read_table, write_table
@@ -49,7 +47,11 @@ NAMED_SOURCES = ("python", "torch", "numpy", "matplotlib")
 
 
 def score(
-    model: TransformerXL, config: LanguageConfig, tokens: TokenFile, split: Split, most_documents: int | None = None
+    model: nn.Module,
+    config: LanguageConfig,
+    tokens: TokenFile,
+    split: Split,
+    most_documents: int | None = None,
 ) -> dict[MemoryUse, Costs]:
     """Evaluate a model where it is, with its long-term memory, if it has one, on, off and shuffled.
 
@@ -69,7 +71,7 @@ def score(
         segment_length=config.segment_length,
         document_token=tokens.document_token,
         batch_size=config.batch_size,
-        memories=("on", "off", "shuffled") if isinstance(model, LongTermTransformer) else ("on",),
+        memories=("on", "off", "shuffled") if model.empty(1).long_term else ("on",),
         precision=config.precision,
         seed=config.seed,
         progress=True,
@@ -148,35 +150,62 @@ def run_cells(
         new = [about | {"memory": use} | row for use, row in numbers.items()] or [about | _diverged()]
         write_table(path, FIELDS, [*rows, *new])
         if split == "test":
-            ranges = [
-                key | {"memory": use} | {name: f"{value:.6g}" for name, value in row.items()}
-                for use, cost in costs.items()
-                for row in by_position(cost)
-            ]
-            write_table(positions, POSITION_FIELDS, [*read_table(positions, POSITION_FIELDS), *ranges])
+            record_positions(positions, key, costs)
         yield new
 
 
 def _about(cell: Cell, run: LanguageRun, tokens: TokenFile) -> dict[str, Any]:
     config = run.config
-    tokens_seen = round(run.step * config.grad_segments * config.batch_size * config.segment_length)
+    tokens_seen = run.step * config.grad_segments * config.batch_size * config.segment_length
+    return about_training(run.model, run.device, tokens, tokens_seen, run.seconds) | {
+        "experiment": "scratch",
+        "command": cell.command,
+    }
+
+
+def about_training(
+    model: nn.Module, device: torch.device, tokens: TokenFile, tokens_seen: int, seconds: float
+) -> dict[str, Any]:
+    """What is recorded of a training beside its scores: model, machine, versions and text.
+
+    Args:
+        model: what was trained.
+        device: where.
+        tokens: the text.
+        tokens_seen: positions read, those behind the ends of documents included.
+        seconds: time that it took.
+    """
     sources = tokens.about["sources"]
     named = [f"{name} {sources[name]}" for name in NAMED_SOURCES if name in sources]
     more = len(sources) - len(named)
     return {
-        "experiment": "scratch",
         "tokens_seen": tokens_seen,
-        "train_seconds": f"{run.seconds:.1f}",
-        "tokens_per_second": round(tokens_seen / run.seconds) if run.seconds else 0,
-        "device": device_name(run.device),
-        "parameters": run.model.num_parameters,
-        "state_bytes": run.model.state_bytes(1),
+        "train_seconds": f"{seconds:.1f}",
+        "tokens_per_second": round(tokens_seen / seconds) if seconds else 0,
+        "device": device_name(device),
+        "parameters": model.num_parameters,
+        "state_bytes": model.state_bytes(1),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "corpus": tokens.about["corpus"],
         "sources": ", ".join(named) + (f" and {more} more packages" if more else ""),
-        "command": cell.command,
     }
+
+
+def record_positions(path: Path, key: Mapping[str, str], costs: Mapping[MemoryUse, Costs]) -> None:
+    """Append the perplexity in each range of positions.
+
+    Args:
+        path: CSV file.
+        key: what tells the training from others.
+        costs: of each use of the memory.
+    """
+    ranges = [
+        {**key, "memory": use} | {name: f"{value:.6g}" for name, value in row.items()}
+        for use, cost in costs.items()
+        for row in by_position(cost)
+    ]
+    write_table(path, POSITION_FIELDS, [*read_table(path, POSITION_FIELDS), *ranges])
 
 
 def _diverged() -> dict[str, Any]:
@@ -207,34 +236,69 @@ def best_rates(rows: Sequence[dict[str, str]], cells: Sequence[Cell], tokens: To
     return {model: rate for model, (_, rate) in best.items()}
 
 
-def compare(cells: Sequence[Cell], tokens: TokenFile, runs: Path, baseline: LanguageModelName) -> list[dict[str, Any]]:
-    """Each model against a baseline on the test documents: the ratio of perplexities, and its paired interval.
-
-    What a document costs is the mean over those seeds that both have finished.
+def costs_of_cells(cells: Sequence[Cell], tokens: TokenFile, runs: Path) -> dict[tuple[str, int], Path]:
+    """Where the costs of each model and seed on the test documents are, of those that there are.
 
     Args:
         cells: of the results.
         tokens: the corpus.
         runs: folder of the runs.
-        baseline: what the others are compared with.
     """
-    paths = {
-        (cell.model, cell.seed): runs / cell.folder(tokens) / "costs-test-on.safetensors"
-        for cell in cells
-        if (runs / cell.folder(tokens) / "costs-test-on.safetensors").exists()
-    }
+    paths = {(cell.model, cell.seed): runs / cell.folder(tokens) / "costs-test-on.safetensors" for cell in cells}
+    return {pair: path for pair, path in paths.items() if path.exists()}
+
+
+def compare(paths: Mapping[tuple[str, int], Path], baseline: str, size: str, tokens: TokenFile) -> list[dict[str, Any]]:
+    """Each model against a baseline: the ratio of perplexities, and its paired interval over documents.
+
+    What a document costs is the mean over those seeds that both have finished.
+
+    Args:
+        paths: costs of each model and seed.
+        baseline: what the others are compared with.
+        size: of all of them.
+        tokens: the corpus.
+    """
     rows = []
-    for model in dict.fromkeys(cell.model for cell in cells):
+    for model in dict.fromkeys(name for name, _ in paths):
         seeds = [seed for name, seed in paths if name == model and (baseline, seed) in paths]
         if model == baseline or not seeds:
             continue
         means = [_mean_costs([load_costs(paths[name, seed]) for seed in seeds]) for name in (model, baseline)]
         ratio = dict(zip(("ratio", "ratio_low", "ratio_high"), perplexity_ratio(*means), strict=True))
-        about = {"model": model, "baseline": baseline, "size": cells[0].size, "seeds": len(seeds)}
-        rows.append(
-            about | {name: f"{number:.4f}" for name, number in ratio.items()} | {"corpus_hash": tokens.about["hash"]}
-        )
+        about = {"model": model, "baseline": baseline, "size": size, "seeds": len(seeds)}
+        about |= {name: f"{number:.4f}" for name, number in ratio.items()}
+        rows.append(about | {"corpus_hash": tokens.about["hash"]})
     return rows
+
+
+def record_compared(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write and print what `compare` has found.
+
+    Args:
+        path: CSV file.
+        rows: of `compare`.
+    """
+    write_table(path, COMPARED_FIELDS, rows)
+    for row in rows:
+        print(
+            f"{row['model']}: {row['ratio']} times the perplexity of {row['baseline']} "
+            f"({row['ratio_low']} to {row['ratio_high']}; seeds: {row['seeds']})"
+        )
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the scores of a training.
+
+    Args:
+        rows: as they are recorded.
+    """
+    for row in rows:
+        print(
+            f"{row['model']:<24} rate {row['learning_rate']} seed {row['seed']}  memory {row['memory']:<9} perplexity "
+            f"{row['ppl']} ({row['ppl_low']} to {row['ppl_high']})  {row['train_seconds']} s",
+            flush=True,
+        )
 
 
 def _mean_costs(costs: Sequence[Costs]) -> Costs:

@@ -23,6 +23,7 @@ LanguageModelName = Literal[
     "infinite-former-sticky",
 ]
 SizeName = Literal["classroom", "gpu"]
+TunedMemory = Literal["none", "exact", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
 
 # What a sticky memory is, beside what `exact` says: samples of the old signal, which it draws where attention was; and
 # the same with even samples, which tells what stickiness alone is worth.

@@ -55,7 +55,7 @@ class Segment(NamedTuple):
 
 
 def read_segment(
-    model: TransformerXL,
+    model: nn.Module,
     batch: Batch,
     state: ModelState,
     generator: torch.Generator | None = None,
@@ -64,7 +64,7 @@ def read_segment(
     """Let a model read a segment of each row and score what it expected.
 
     Args:
-        model: any model of this package.
+        model: any model of this package, or a GPT-2 behind the same interface.
         batch: the segment, on the model's device.
         state: the model's, in which rows whose document begins are empty already.
         generator: randomness of a sticky long-term memory.

@@ -135,6 +135,8 @@ class ModelState(NamedTuple):
             >>> model(torch.zeros(2, 3, dtype=torch.int64), state.reset(torch.tensor([True, False])))[1].num_seen
             tensor([         3, 1073741827])
         """
+        if self.num_seen is not None and not bool(rows.any()):
+            return self
         seen = torch.full((len(rows),), MOST_SEEN) if self.num_seen is None else self.num_seen
         return self._replace(
             long_term=tuple(memory.reset(rows) for memory in self.long_term),

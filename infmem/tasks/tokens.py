@@ -3,6 +3,7 @@
 The file is all that a training needs, so tokens that were prepared on one machine can be carried to another.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -151,10 +152,18 @@ def encode(corpus: Corpus, vocabulary: str) -> TokenFile:
 
     Args:
         corpus: the documents.
-        vocabulary: of `learn_vocabulary`.
+        vocabulary: of `learn_vocabulary`, or another one whose last token is the only special one, as GPT-2's: that
+            token begins a document then.
+
+    Raises:
+        ValueError: if the vocabulary is another kind.
     """
     require_package("tokenizers")
     tokenizer = import_module("tokenizers").Tokenizer.from_str(vocabulary)
+    tokenizer.encode_special_tokens = True  # a text that names such a token has its letters, and not the token
+    special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    document_token = max(special, default=tokenizer.get_vocab_size())
+    require(document_token >= tokenizer.get_vocab_size() - 1, "the vocabulary's special token must be its last one")
     splits = {}
     for split in SPLITS:
         documents = [document for document in corpus.documents if document.split == split]
@@ -178,7 +187,7 @@ def encode(corpus: Corpus, vocabulary: str) -> TokenFile:
         "hash": corpus.hash,
         "sources": corpus.sources,
         "left_out": corpus.left_out,
-        "vocab_size": tokenizer.get_vocab_size() + 1,
+        "vocab_size": document_token + 1,
     }
     return TokenFile(splits, vocabulary, about)
 
@@ -251,6 +260,7 @@ def prepare_tokens(
     vocab_size: int = 4096,
     most_documents: int | None = None,
     output: Path | None = None,
+    vocabulary: str | None = None,
 ) -> TokenFile:
     """The tokens of a corpus: from the cache if they are there, else made and put there.
 
@@ -262,15 +272,17 @@ def prepare_tokens(
         vocab_size: tokens of the vocabulary.
         most_documents: for training; None takes all.
         output: a file of its own, beside that in the cache.
+        vocabulary: of a pretrained model; None learns one.
     """
     read = read_corpus(corpus, data, most_documents=most_documents)
-    path = cache_folder() / f"{read.name}-{read.hash}-{vocab_size}.safetensors"
+    kind = vocab_size if vocabulary is None else hashlib.blake2b(vocabulary.encode(), digest_size=4).hexdigest()
+    path = cache_folder() / f"{read.name}-{read.hash}-{kind}.safetensors"
     vocabulary_path = path.with_suffix(".vocabulary.json")
     if path.exists():
         tokens = load_tokens(path)
     else:
         if not vocabulary_path.exists():
-            write_text(vocabulary_path, learn_vocabulary(_learning_texts(read), vocab_size))
+            write_text(vocabulary_path, vocabulary or learn_vocabulary(_learning_texts(read), vocab_size))
         tokens = encode(read, vocabulary_path.read_text(encoding="utf-8"))
         save_tokens(path, tokens)
     if output is not None:
