@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -7,6 +8,7 @@ from tiny import tiny_language_config, tiny_tokens
 from torch.nn import functional
 from torch.testing import assert_close
 
+from infmem.fast import compiled
 from infmem.language.sizes import SIZES, LanguageModelName, language_model, num_parameters
 from infmem.language.training import LanguageRun, load_language_run, state_from, state_tensors
 from infmem.run import METRICS, read_metrics
@@ -78,6 +80,37 @@ def test_gradient_flows_through_as_many_segments_as_asked():
     assert len(one.reader) == 4 and len(two.reader) == 8
     assert all(torch.isfinite(two.train_step()["loss"]) for _ in range(4))
     assert two.state.num_seen.max() > one.model.memory_length
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # while PyTorch compiles
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "model",
+    [
+        "infinite-former",
+        pytest.param("transformer-xl", marks=pytest.mark.slow),
+        pytest.param("compressive-transformer", marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_layers_give_the_same_losses(model, without_type_checker, monkeypatch):
+    """With rows that begin anew at their own times; as far as gradients go, but without C++."""
+    monkeypatch.setattr("infmem.language.training.compiled", partial(compiled, backend="aot_eager"))
+    config = tiny_language_config(model, steps=20)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    plain, fast = (LanguageRun(config, TOKENS, None, fast=fast) for fast in (False, True))
+    losses = [torch.stack([run.train_step()["loss"] for _ in range(20)]) for run in (plain, fast)]
+    assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-4)
+    assert fast.fast and losses[0][-3:].mean() < losses[0][0] - 0.05, "nothing was learnt, so nothing could differ"
+
+
+@pytest.mark.parametrize("model", ["compressive-transformer", "infinite-former", "infinite-former-sticky"])
+def test_mixed_precision_gives_nearly_the_same_losses(model):
+    config = tiny_language_config(model, steps=9)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    runs = [LanguageRun(dataclasses.replace(config, precision=p), TOKENS, None) for p in ("float32", "bfloat16")]
+    exact, rough = (torch.stack([run.train_step()["loss"] for _ in range(9)]) for run in runs)
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    assert_close(rough, exact, rtol=0.05, atol=0.05)
 
 
 def test_a_state_is_put_together_as_it_was():

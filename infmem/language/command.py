@@ -215,7 +215,8 @@ def experiment(
         optimizer: what takes the steps.
         minutes: stop after so many, with everything saved.
         test_documents: documents of each evaluation; by default all.
-        output: folder for language.csv, language_positions.csv, language_compared.csv and language_sweep.csv.
+        output: folder for language.csv, language_positions.csv, language_compared.csv, language_sweep.csv, and for what
+            each document costs.
         runs: folder for the runs.
         device: where to train.
     """
@@ -242,7 +243,7 @@ def experiment(
         for rows in run_cells(cells, text, path, runs, split="test", **options):
             print_rows(rows)
         left = _num_left(cells, path, "test", text)
-        compared = compare(costs_of_cells(cells, text, runs), "transformer-xl", size, text)
+        compared = compare(costs_of_cells(cells, text, path), "transformer-xl", size, text)
         record_compared(output / "language_compared.csv", compared)
     print(f"{output}: {f'{left} trainings left; go on with the same command' if left else 'complete'}")
     return 0

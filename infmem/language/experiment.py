@@ -144,7 +144,7 @@ def run_cells(
         except DivergenceError:
             costs = {}
         for use, cost in costs.items():
-            save_costs(folder / f"costs-{split}-{use}.safetensors", cost)
+            save_costs(costs_path(path, cell, tokens, use), cost)
         about = key | _about(cell, run, tokens)
         numbers = {use: score_row(cost, costs["on"]) for use, cost in costs.items()}
         new = [about | {"memory": use} | row for use, row in numbers.items()] or [about | _diverged()]
@@ -236,16 +236,28 @@ def best_rates(rows: Sequence[dict[str, str]], cells: Sequence[Cell], tokens: To
     return {model: rate for model, (_, rate) in best.items()}
 
 
-def costs_of_cells(cells: Sequence[Cell], tokens: TokenFile, runs: Path) -> dict[tuple[str, int], Path]:
-    """Where the costs of each model and seed on the test documents are, of those that there are.
+def costs_path(path: Path, cell: Cell, tokens: TokenFile, use: MemoryUse = "on") -> Path:
+    """Where it is kept what each document costs.
+
+    Args:
+        path: CSV file of the results.
+        cell: the training.
+        tokens: the corpus.
+        use: of the memory.
+    """
+    return path.with_name(f"{path.stem}_costs") / f"{cell.folder(tokens)}-{use}.safetensors"
+
+
+def costs_of_cells(cells: Sequence[Cell], tokens: TokenFile, path: Path) -> dict[tuple[str, int], Path]:
+    """Where the costs of each model and seed are, of those that there are.
 
     Args:
         cells: of the results.
         tokens: the corpus.
-        runs: folder of the runs.
+        path: CSV file of the results.
     """
-    paths = {(cell.model, cell.seed): runs / cell.folder(tokens) / "costs-test-on.safetensors" for cell in cells}
-    return {pair: path for pair, path in paths.items() if path.exists()}
+    paths = {(cell.model, cell.seed): costs_path(path, cell, tokens) for cell in cells}
+    return {pair: costs for pair, costs in paths.items() if costs.exists()}
 
 
 def compare(paths: Mapping[tuple[str, int], Path], baseline: str, size: str, tokens: TokenFile) -> list[dict[str, Any]]:

@@ -40,8 +40,10 @@ class Batch(NamedTuple):
     places: Int[Tensor, " batch"]
 
     def to(self, device: torch.device) -> "Batch":
-        """Tokens and targets where the model is; the rest stays on the CPU."""
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.tokens, self.targets))
+        """Tokens and targets where the model is, without waiting for it; the rest stays on the CPU."""
+        if device.type == "cpu":
+            return self
+        moved = (tensor.pin_memory().to(device, non_blocking=True) for tensor in (self.tokens, self.targets))
         return Batch(*moved, *self[2:])
 
 
