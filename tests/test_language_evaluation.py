@@ -14,7 +14,7 @@ from infmem.language.evaluation import (
     load_costs,
     perplexity_interval,
     perplexity_ratio,
-    range_of,
+    position_range,
     save_costs,
     with_memory,
 )
@@ -105,7 +105,7 @@ def test_a_model_without_long_term_memory_or_one_row_is_refused():
 
 
 def test_ranges_double_and_the_last_has_no_end():
-    assert range_of(torch.tensor([0, 63, 64, EDGES[-1] - 1, EDGES[-1]])).tolist() == [0, 0, 1, 10, 11]
+    assert position_range(torch.tensor([0, 63, 64, EDGES[-1] - 1, EDGES[-1]])).tolist() == [0, 0, 1, 10, 11]
 
 
 def made_up_costs(factor: float = 1.0) -> Costs:

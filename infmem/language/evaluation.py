@@ -60,11 +60,11 @@ class Costs:
         return (self.nats.sum() / self.num_bytes.sum()).item() / math.log(2)
 
 
-def range_of(place: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+def position_range(place: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """The number of the range that a position of a document is in.
 
     Example:
-        >>> range_of(torch.tensor([0, 63, 64, 127, 128, 10**6])).tolist()
+        >>> position_range(torch.tensor([0, 63, 64, 127, 128, 10**6])).tolist()
         [0, 0, 1, 1, 2, 11]
     """
     return torch.bucketize(place, torch.tensor(EDGES, device=place.device), right=True)
@@ -163,7 +163,7 @@ def evaluate_language(
 def _cells(batch: Batch) -> Tensor:
     """For each position the cell of the flat table of documents and ranges; idle rows, which cost nothing, take 0."""
     place = batch.places[:, None] + torch.arange(batch.targets.shape[1])
-    return batch.documents.masked_fill(batch.documents == IDLE, 0)[:, None] * (len(EDGES) + 1) + range_of(place)
+    return batch.documents.masked_fill(batch.documents == IDLE, 0)[:, None] * (len(EDGES) + 1) + position_range(place)
 
 
 @checked
