@@ -45,10 +45,12 @@ def test_each_document_is_read_once_and_all_of_it():
         batch = reader.batch(step)
         for row in range(5):
             count = (batch.targets[row] != IGNORE).sum()
-            if batch.documents[row] == IDLE:
-                assert count == 0 and batch.begins[row]
-            else:
-                asked[batch.documents[row]] += count
+            asked[batch.documents[row]] += count
+            if reader.plan.is_again[step, row]:
+                assert count == 0
+                others = set(batch.documents.tolist()) - {batch.documents[row].item()}
+                assert len(others) == 4, "no two rows read the same document"
+        assert (batch.documents != IDLE).all(), "each row has the memory of a document"
     assert torch.equal(asked, DOCUMENTS.lengths)
 
 
@@ -74,8 +76,9 @@ def test_the_order_follows_from_the_seed_and_not_from_the_number_of_steps():
 
 
 def test_a_plan_without_documents_left_is_over():
-    assert len(make_plan(torch.tensor([2, 1]), [0, 1], batch=3, steps=None)) == 2
-    assert len(make_plan(torch.tensor([2, 1]), [], batch=3, steps=None)) == 0
+    assert len(make_plan(torch.tensor([2, 1]), [0, 1], batch=3)) == 2
+    assert len(make_plan(torch.tensor([2, 1]), [], batch=3, again=True)) == 0
+    assert make_plan(torch.tensor([2, 1]), [0, 1], batch=3, again=True).documents.tolist() == [[0, 1, IDLE]] * 2
     assert make_plan(torch.tensor([2]), [0], batch=2, steps=4).documents.tolist() == [[0, IDLE], [0, IDLE]]
 
 

@@ -24,8 +24,9 @@ from infmem.language.experiment import (
 )
 from infmem.language.reading import Reader, cut
 from infmem.language.sizes import SIZES, LanguageModelName, SizeName
-from infmem.language.training import LanguageRun, language_folder, load_language_run, require_corpus
+from infmem.language.training import LanguageConfig, LanguageRun, language_folder, load_language_run, require_corpus
 from infmem.language.tuning_command import finetune, pretrain
+from infmem.models.transformer_xl import TransformerXL
 from infmem.optimizer import OptimizerName
 from infmem.presets import Device, choose_device, device_name
 from infmem.tables import read_table
@@ -264,7 +265,9 @@ def _num_left(cells: list[Cell], path: Path, split: Split, text: TokenFile) -> i
     return sum(not any(all(row[name] == key[name] for name in key) for row in rows) for key in keys)
 
 
-def _report(run: Path, model: Any, config: Any, text: TokenFile, split: Split, documents: int | None) -> int:
+def _report(
+    run: Path, model: TransformerXL, config: LanguageConfig, text: TokenFile, split: Split, documents: int | None
+) -> int:
     """Evaluate, write what was found, and print it."""
     costs = score(model, config, text, split, documents)
     rows = {use: score_row(cost, costs["on"]) for use, cost in costs.items()}

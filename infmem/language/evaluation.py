@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from einops import reduce
+from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from infmem.language.reading import IDLE, Batch, Reader
+from infmem.language.reading import Batch, Reader, segment_places
 from infmem.language.training import read_segment
 from infmem.models.transformer_xl import ModelState
 from infmem.tasks.sorting import IGNORE
@@ -162,8 +162,9 @@ def evaluate_language(
 
 def _cells(batch: Batch) -> Tensor:
     """For each position the cell of the flat table of documents and ranges; idle rows, which cost nothing, take 0."""
-    place = batch.places[:, None] + torch.arange(batch.targets.shape[1])
-    return batch.documents.masked_fill(batch.documents == IDLE, 0)[:, None] * (len(EDGES) + 1) + position_range(place)
+    place = segment_places(batch.places, batch.targets.shape[1])
+    row = rearrange(batch.documents.clamp(min=0), "batch -> batch 1")
+    return row * (len(EDGES) + 1) + position_range(place)
 
 
 @checked

@@ -5,7 +5,7 @@ A GPT-2 is put behind the interface of this package's models, so that rows, eval
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,17 +316,3 @@ def _from_hub(base: str) -> Iterator[None]:
             f"({type(error).__name__}): make one with `infmem language pretrain --output {base}`, or connect to the "
             "network for a name such as gpt2"
         ) from error
-
-
-def of_packages(documents: Documents, packages: Sequence[str], inside: bool) -> Documents:
-    """Those documents whose name begins with one of these packages, or all others.
-
-    Args:
-        documents: with names such as `torch/nn/functional.py`.
-        packages: names of top-level folders.
-        inside: whether those of the packages are wanted, or the others.
-    """
-    chosen = [number for number, name in enumerate(documents.names) if (name.partition("/")[0] in packages) is inside]
-    where = "in" if inside else "outside of"
-    require(len(chosen) >= 2, f"there are {len(chosen)} documents {where} {', '.join(packages)}: name other --packages")
-    return documents.some(chosen)

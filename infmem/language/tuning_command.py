@@ -16,6 +16,7 @@ from infmem.language.experiment import (
     record_positions,
     score_row,
 )
+from infmem.language.reading import of_packages
 from infmem.language.sizes import TunedMemory
 from infmem.presets import Device, choose_device, device_name
 from infmem.tables import read_table, write_table
@@ -64,7 +65,7 @@ def pretrain(
     from infmem.language import pretrained  # it can be imported only where transformers is
 
     text, place = load_tokens(tokens), choose_device(device)
-    documents = pretrained.of_packages(text.splits["train"], packages, inside=True)
+    documents = of_packages(text.splits["train"], packages, inside=True)
     config = pretrained.TuningConfig(
         steps=steps, batch_size=batch_size, segment_length=segment_length, learning_rate=learning_rate, seed=seed
     )
@@ -137,7 +138,7 @@ def finetune(
         learning_rate=learning_rate,
         memory_learning_rate=memory_learning_rate,
     )
-    train, test = (pretrained.of_packages(text.splits[split], packages, inside=False) for split in ("train", "test"))
+    train, test = (of_packages(text.splits[split], packages, inside=False) for split in ("train", "test"))
     if test_documents is not None:
         test = test.some(sorted(fair_order(test.names)[:test_documents]))
     path, costs, left = output / "language_finetuned.csv", {}, 0
