@@ -153,7 +153,7 @@ def with_memory_options(config: ModelConfig, options: Sequence[str]) -> Infinite
     )
     changes = parse_options(MemoryConfig, options)
     if "num_basis" in changes and "sigmas" not in changes:
-        ratio = config.memory.num_basis / changes["num_basis"]
+        ratio = config.memory.num_basis / max(1, changes["num_basis"])
         changes["sigmas"] = tuple(ratio * sigma for sigma in config.memory.sigmas)
     return dataclasses.replace(config, memory=dataclasses.replace(config.memory, **changes))
 
