@@ -147,7 +147,9 @@ class GaussianBasis:
 
     def to(self, *args, **kwargs) -> "GaussianBasis":
         """The same basis with another dtype or on another device, as `Tensor.to`."""
-        return GaussianBasis(self.centers.to(*args, **kwargs), self.sigmas.to(*args, **kwargs))
+        centers, sigmas = self.centers.to(*args, **kwargs), self.sigmas.to(*args, **kwargs)
+        is_same = centers is self.centers and sigmas is self.sigmas
+        return self if is_same else GaussianBasis(centers, sigmas)  # a new one looks at its values: a GPU must wait
 
     @checked
     def evaluate(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape basis"]:

@@ -24,6 +24,7 @@ from infmem.evaluation import Evaluation
 from infmem.evaluation import evaluate as evaluate_model
 from infmem.experiment import (
     ABLATION_SEEDS,
+    LONGER,
     SCALES,
     VARIANTS,
     ScaleName,
@@ -34,6 +35,7 @@ from infmem.experiment import (
     read_rows,
     record_errors,
     record_lines,
+    record_longer,
     result_cells,
     sweep_cells,
     train_cells,
@@ -314,7 +316,7 @@ def sweep(
 
 
 def experiment(
-    what: Annotated[Literal["sorting", "ablation"], tyro.conf.Positional] = "sorting",
+    what: Annotated[Literal["sorting", "longer", "ablation"], tyro.conf.Positional] = "sorting",
     scale: ScaleName = "small",
     variants: tuple[VariantName, ...] = tuple(VARIANTS),
     lengths: tuple[int, ...] = (),
@@ -331,6 +333,9 @@ def experiment(
 
     sorting is the paper's: accuracy against length for every model. First every model is trained with the same learning
     rates at small scale, then with its best one at every length and with every seed.
+
+    longer does the same at the scale's second length, small, or first, full, and then scores each model on sequences
+    up to sixteen times as long, without training it on them.
 
     ablation changes one choice of the infinite-former's memory at a time, at small scale, and records how wrong each
     memory is before it is trained.
@@ -364,6 +369,8 @@ def experiment(
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
         return _report_left(num_missing(cells, path), output)
+    if what == "longer":
+        chosen = dataclasses.replace(chosen, lengths=lengths or LONGER[scale][:1])
     record_lines(chosen, output / "sorting_lines.csv")
     sweep_path, path = output / "sorting_sweep.csv", output / "sorting.csv"
     sweep = sweep_cells(variants, chosen.optimizer, steps)
@@ -376,6 +383,13 @@ def experiment(
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
         left = num_missing(cells, path)
+        if what == "longer":
+            longer = record_longer(cells, LONGER[scale], output / "longer.csv", runs, device=place, sequences=sequences)
+            for row in longer:
+                print(_cell_line(row), flush=True)
+            gone = sum(not (runs / cell.name / "checkpoint.safetensors").exists() for cell in cells) - left
+            if gone:
+                print(f"{gone} trainings are recorded, but not in {runs}: train them there by their commands")
     return _report_left(left, output)
 
 
@@ -387,7 +401,8 @@ def _report_left(left: int, output: Path) -> int:
 def _cell_line(row: dict) -> str:
     return (
         f"{row['model']:<24} {row['length']:>6} symbols  rate {row['learning_rate']:<8} seed {row['seed']}  "
-        f"accuracy {row['accuracy']} ± {row['ci95']}  ({row['train_seconds']} s)"
+        f"accuracy {row['accuracy']} ± {row['ci95']}"
+        + (f"  ({row['train_seconds']} s)" if "train_seconds" in row else "")
     )
 
 

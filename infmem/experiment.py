@@ -92,6 +92,10 @@ FIELDS = (
 )  # fmt: skip
 KEY = ("model", "preset", "length", "seed", "optimizer", "learning_rate", "steps", "start")
 ERROR_FIELDS = ("change", "age", *MemoryErrors._fields)
+LONGER_FIELDS = (
+    "model", "preset", "trained_length", "length", "segment", "seed", "optimizer", "learning_rate", "steps", "accuracy",
+    "ci95", "sequences", "device", "torch", "command",
+)  # fmt: skip
 LINE_FIELDS = ("preset", "length", "segment", "chance", "last_segment", "receptive_field", "exact_counts", "sequences")
 
 # Training has converged if the last fifth of its steps has gained less than this in accuracy.
@@ -128,8 +132,13 @@ class Scale:
 
 ScaleName = Literal["small", "full"]
 SCALES: dict[ScaleName, Scale] = {
-    "small": Scale("small", (500, 1000, 2000), (0, 1, 2)),
+    "small": Scale("small", (500, 1000, 2000), (0, 1, 2), "muon"),
     "full": Scale("full", (4000, 8000, 16000), (0, 1), "muon", continued=True),
+}
+# What is trained at one length is read at others too.
+LONGER: dict[ScaleName, tuple[int, ...]] = {
+    "small": (1000, 2000, 4000, 8000, 16000),
+    "full": (4000, 8000, 16000, 32000, 64000),
 }
 # Every model is tried with the same learning rates, at small scale. At full scale each gets its best one times the
 # ratio of the presets' rates.
@@ -461,6 +470,55 @@ def train_cells(
             raise
 
 
+def record_longer(
+    cells: Sequence[Cell], lengths: Sequence[int], path: Path, runs: Path, *, device: str = "cpu", sequences: int = 512
+) -> Iterator[dict]:
+    """Score what was trained at one length on others, and record each score.
+
+    Args:
+        cells: trainings that are complete; those whose run is not in `runs` are left out.
+        lengths: symbols per sequence.
+        path: CSV file that rows are appended to.
+        runs: folder of the runs.
+        device: where to read.
+        sequences: sequences of each evaluation.
+
+    Yields:
+        The rows, as they are recorded.
+    """
+    for cell in cells:
+        done = {_longer_key(row) for row in read_rows(path, LONGER_FIELDS)}
+        checkpoint, config = runs / cell.name / "checkpoint.safetensors", cell.config
+        row = {name: value for name, value in _row_of(cell).items() if name in LONGER_FIELDS}
+        row |= {"trained_length": cell.length, "device": _device_name(device), "torch": torch.__version__}
+        missing = [length for length in lengths if _longer_key(row | {"length": length}) not in done]
+        if not missing or not checkpoint.is_file():
+            continue
+        model = build_model(config.model).to(device)
+        load_checkpoint(checkpoint).load_into(model)
+        for length in missing:
+            score = evaluate(
+                model,
+                length,
+                config.segment_length,
+                sequences=sequences,
+                batch_size=config.batch_size,
+                seed=derive_seed(cell.seed, "longer"),
+                precision=config.precision,
+            )
+            scores = {"accuracy": f"{score.accuracy:.4f}", "ci95": f"{score.ci95:.4f}", "sequences": sequences}
+            command = f"{cell.command} && infmem evaluate {cell._default_folder} --length {length}"
+            row |= {"length": length, "command": command} | scores
+            write_table(path, LONGER_FIELDS, [*read_rows(path, LONGER_FIELDS), row])
+            yield row
+
+
+def _longer_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        str(row[name]) for name in ("model", "preset", "trained_length", "length", "seed", "optimizer", "steps")
+    )
+
+
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -542,28 +600,39 @@ def _row(cell: Cell, run: Run, score: Mapping[str, int | float], converged: bool
     first = first_visible(cell.length, config.segment_length, sizes.num_layers, sizes.reach)[0].item()
     symbols = config.steps * config.batch_size * (config.length + NUM_SYMBOLS)
     scores = ("accuracy", "ci95", "free_running", "free_running_ci95")
-    return {
-        "model": cell.variant,
-        "preset": cell.preset,
-        "length": cell.length,
-        "segment": config.segment_length,
-        "seed": cell.seed,
-        "optimizer": cell.optimizer,
-        "learning_rate": f"{cell.learning_rate:g}",
+    row = _row_of(cell) | {
         **{name: f"{score.get(name, math.nan):.4f}" for name in scores},
         "sequences": score.get("sequences", 0),
-        "steps": cell.steps,
         "converged": converged,
         "train_seconds": f"{run.seconds:.1f}",
         "tokens_per_second": round(symbols / run.seconds) if run.seconds else 0,
-        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+        "device": _device_name(run.device.type),
         "torch": torch.__version__,
         "parameters": run.model.num_parameters,
         "state_bytes": run.model.state_bytes(1),
         "receptive_field": "all" if config.model_name == "infinite-former" else cell.length - first,
         "start": cell.start.name if cell.start else "",
+    }
+    return {name: row[name] for name in FIELDS}
+
+
+def _row_of(cell: Cell) -> dict[str, Any]:
+    """What a row says of the training itself."""
+    return {
+        "model": cell.variant,
+        "preset": cell.preset,
+        "length": cell.length,
+        "segment": PRESETS[cell.preset].segment_length,
+        "seed": cell.seed,
+        "optimizer": cell.optimizer,
+        "learning_rate": f"{cell.learning_rate:g}",
+        "steps": cell.steps,
         "command": cell.command,
     }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
 
 
 def has_converged(accuracy: Sequence[float]) -> bool:

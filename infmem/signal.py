@@ -153,6 +153,8 @@ def ridge_solve(
     num_basis = gram.shape[-1]
     penalty = ridge * torch.eye(num_basis, dtype=gram.dtype, device=gram.device)
     cholesky, failed = torch.linalg.cholesky_ex(gram + penalty)
+    if gram.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be looked at then
+        return _substitute(cholesky, targets)
     singular = failed > 0
     if ridge == 0:  # rounding can make a singular matrix look positive definite
         singular = singular | (torch.linalg.matrix_rank(gram, hermitian=True) < num_basis)
@@ -161,7 +163,13 @@ def ridge_solve(
         f"the ridge regression has no unique solution with ridge={ridge}, {num_basis} basis functions and "
         f"{targets.shape[-1]} positions: use a larger ridge or fewer, different basis functions",
     )
-    return torch.cholesky_solve(targets, cholesky)
+    return _substitute(cholesky, targets)
+
+
+def _substitute(cholesky: Tensor, targets: Tensor) -> Tensor:
+    """Forward and back substitution; `torch.cholesky_solve`, which does the same, waits for a GPU."""
+    half = torch.linalg.solve_triangular(cholesky, targets, upper=False)
+    return torch.linalg.solve_triangular(cholesky.mT, half, upper=True)
 
 
 @checked

@@ -38,7 +38,7 @@ def compile_with(backend: str, run: Run) -> Run:
     return run
 
 
-@pytest.mark.parametrize("model", [*MODELS, "exact"])
+@pytest.mark.parametrize("model", [*MODELS, "exact", "sticky"])
 def test_compiled_layers_give_the_losses_of_fifty_steps(model, without_type_checker):
     """Compiled as far as gradients go, but without C++, which would take a minute each."""
     config = without_dropout(model, steps=50)
@@ -63,15 +63,6 @@ def test_what_is_compiled_is_a_twin_that_shares_weights():
     twin = compiled(model)
     assert all(one is two for one, two in zip(model.parameters(), twin.parameters(), strict=True))
     assert "forward" in vars(twin.blocks[0].attention) and "forward" not in vars(model.blocks[0].attention)
-
-
-def test_a_sticky_memory_has_no_fast_step():
-    config = tiny_config("infinite-former")
-    memory = dataclasses.replace(config.model.memory, sticky="stratified", num_bins=7)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
-    with pytest.raises(ValueError, match=r"no fast step for this model: what its memory writes .* \(--fast off\)"):
-        Run(config, None, fast=True)
-    assert not Run(config, None).fast
 
 
 def test_a_missing_compiler_is_named(monkeypatch):

@@ -20,7 +20,17 @@ TINY = Preset(
 
 
 def tiny_config(name: str = "infinite-former", **changes) -> TrainingConfig:
-    """How to train one of the models at the tiny preset's sizes; `exact` is the infinite-former with that memory."""
+    """How to train one of the models at the tiny preset's sizes, or one of them with another memory.
+
+    The infinite-former as `exact`, or `sticky`, which samples where it was read; and the Compressive Transformer as
+    `most_used`, which keeps what was read.
+    """
+    if name == "sticky":
+        memory = {"sticky": "iid", "num_bins": 7}
+        return tiny_config(model=model_config("infinite-former", TINY, "paper", memory), **changes)
+    if name == "most_used":
+        model = model_config("compressive-transformer", TINY, memory_options={"compression": name})
+        return tiny_config(model=model, **changes)
     if name == "exact":  # enough functions that some lie within the memory, away from its ends
         memory = {"num_basis": 40, "sigmas": (1 / 60,)}
         return tiny_config(model=model_config("infinite-former", TINY, "exact", memory), **changes)

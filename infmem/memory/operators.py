@@ -112,9 +112,17 @@ def sticky_operators(
         >>> sticky_operators(config, torch.rand(3, 5), length=7, tau=0.75).past.shape
         torch.Size([3, 5, 4])
     """
-    placed = positions(length, position_rules(config)[1], dtype=locations.dtype).to(locations.device)
-    past = sampling_locations(config).to(locations) if config.placement == "even" else locations
-    padding = zero_padding(config, config.num_samples, length)
-    padding = None if padding is None else padding.to(locations.device)
     basis = build_basis(config, torch.float64, locations.device)
+    placed, even, padding = _places(config, length, locations.dtype, locations.device)
+    past = even if config.placement == "even" else locations
     return update_operators(basis, past, placed, tau, config.ridge, padding)
+
+
+@cached_tensors(maxsize=64)
+def _places(
+    config: MemoryConfig, length: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where an update's new tokens go, its samples if they are spread evenly, and zeros beside them."""
+    padding = zero_padding(config, config.num_samples, length)
+    placed = positions(length, position_rules(config)[1], dtype=dtype).to(device)
+    return placed, sampling_locations(config).to(device, dtype), None if padding is None else padding.to(device)
