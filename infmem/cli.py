@@ -24,6 +24,7 @@ from infmem.evaluation import Evaluation
 from infmem.evaluation import evaluate as evaluate_model
 from infmem.experiment import (
     ABLATION_SEEDS,
+    ABLATION_STEPS,
     LONGER,
     SCALES,
     VARIANTS,
@@ -348,7 +349,7 @@ def experiment(
         variants: the models.
         lengths: symbols per sequence; by default those of the scale.
         seeds: of weights and data; by default those of the scale.
-        steps: optimiser steps; by default the preset's.
+        steps: optimiser steps; by default the preset's, 1,500 for ablation.
         workers: trainings side by side; several GPUs are shared out among them.
         minutes: stop after so many, with everything saved.
         sequences: sequences of each evaluation.
@@ -365,7 +366,7 @@ def experiment(
     training = {"device": place, "workers": workers, "until": until, "sequences": sequences}
     if what == "ablation":
         record_errors(output / "memory_errors.csv")
-        cells, path = ablation_cells(seeds or ABLATION_SEEDS, steps), output / "ablation.csv"
+        cells, path = ablation_cells(seeds or ABLATION_SEEDS, steps or ABLATION_STEPS), output / "ablation.csv"
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
         return _report_left(num_missing(cells, path), output)

@@ -25,7 +25,7 @@ from infmem.demo import demo_config
 from infmem.evaluation import evaluate
 from infmem.microscope import MemoryErrors, memory_errors
 from infmem.optimizer import OptimizerName
-from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, model_config
+from infmem.presets import PRESETS, MemoryName, ModelName, PresetName, build_model, model_config
 from infmem.run import DivergenceError, Run, default_folder, read_metrics
 from infmem.tables import read_table, write_curve, write_table
 from infmem.tasks.sorting import NUM_SYMBOLS, ReferenceLines, first_visible, reference_lines
@@ -83,7 +83,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "sticky, stratified, even": SAMPLED | {"sticky": "stratified", "placement": "even"},
     "sticky, iid": SAMPLED | {"sticky": "iid"},
 }
-ABLATION_RATE, ABLATION_SEEDS = 2e-3, (0, 1, 2)
+ABLATION_RATE, ABLATION_STEPS, ABLATION_SEEDS = 2e-3, 1500, (0, 1, 2)
 
 FIELDS = (
     "model", "preset", "length", "segment", "seed", "optimizer", "learning_rate", "accuracy", "ci95", "free_running",
@@ -242,18 +242,17 @@ def sweep_cells(
     ]
 
 
-def ablation_cells(seeds: Iterable[int], steps: int | None = None) -> list[Cell]:
+def ablation_cells(seeds: Iterable[int], steps: int = ABLATION_STEPS) -> list[Cell]:
     """The memory `exact` with one choice changed at a time, each with every seed; the first seed of all comes first.
 
     Args:
         seeds: of weights and data.
-        steps: optimiser steps; None takes the preset's.
+        steps: optimiser steps.
 
     Example:
         >>> len(ablation_cells([0])) == len(ABLATIONS)
         True
     """
-    steps = PRESETS[SWEEP_PRESET].steps if steps is None else steps
     return [
         Cell(change, SWEEP_PRESET, SWEEP_LENGTH, seed, ABLATION_RATE, steps, "muon")
         for seed in seeds
@@ -379,7 +378,7 @@ def mean_scores(path: Path, preset: PresetName) -> list[dict[str, Any]]:
 
     Args:
         path: a file of results.
-        preset: the sizes; trainings with another optimiser than that of its scale are left out.
+        preset: the sizes; trainings with another optimiser or more steps than those of its scale are left out.
 
     Returns:
         Rows with `name`, `length`, `accuracy`, `ci95` and the number of `seeds`.
@@ -388,11 +387,41 @@ def mean_scores(path: Path, preset: PresetName) -> list[dict[str, Any]]:
         >>> mean_scores(Path("there-is-no-such-file.csv"), "small")
         []
     """
+    steps = PRESETS[preset].steps
+    budgets = {False: steps, True: steps // CONTINUED_PART}
+    return _over_seeds(
+        row
+        for row in read_rows(path)
+        if (row["preset"], row["optimizer"]) == (preset, SCALES[preset].optimizer)
+        and int(row["steps"]) == budgets[bool(row["start"])]
+    )
+
+
+def ablation_scores(path: Path) -> list[dict[str, Any]]:
+    """Each change of the memory: rows as those of `mean_scores`, the memory without a change first.
+
+    Example:
+        >>> ablation_scores(Path("there-is-no-such-file.csv"))
+        []
+    """
+    scores = _over_seeds(row for row in read_rows(path) if int(row["steps"]) == ABLATION_STEPS)
+    return sorted(scores, key=lambda row: list(ABLATIONS).index(row["name"]))
+
+
+def longer_scores(path: Path, preset: PresetName) -> list[dict[str, Any]]:
+    """Each model of a preset at lengths that it was not trained at: rows as those of `mean_scores`.
+
+    Example:
+        >>> longer_scores(Path("there-is-no-such-file.csv"), "small")
+        []
+    """
+    return _over_seeds(row for row in read_rows(path, LONGER_FIELDS) if row["preset"] == preset)
+
+
+def _over_seeds(rows: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
     cells: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    for row in read_rows(path):
-        if (row["preset"], row["optimizer"]) == (preset, SCALES[preset].optimizer):
-            score = float(row["accuracy"]), float(row["ci95"])
-            cells.setdefault((row["model"], int(row["length"])), []).append(score)
+    for row in rows:
+        cells.setdefault((row["model"], int(row["length"])), []).append((float(row["accuracy"]), float(row["ci95"])))
     scores = []
     for (name, length), seeds in cells.items():
         mean = sum(accuracy for accuracy, _ in seeds) / len(seeds)

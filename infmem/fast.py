@@ -146,6 +146,7 @@ def read_with_kernel(attention: RelativeAttention) -> None:
     """Let a layer read with the kernel, which hides later keys by itself and does not want its scores shifted."""
     from infmem.kernels.relative_attention import relative_attention  # needs Triton
 
+    attention.weights = copy.copy(attention).weights  # whoever looks at them wants distances as they are
     attention._distances = partial(_padded_distances, attention)
     attention._read = partial(_fused_read, relative_attention)
 

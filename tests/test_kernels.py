@@ -199,4 +199,5 @@ def test_the_benchmark_times_the_kernel_beside_the_other_forms_and_it_agrees(int
     rows = list(infmem.benchmark.benchmark_read(DEVICE, sizes, memory, calls=2, compiled=False))
     kernels = [row for row in rows if "kernel" in row["form"]]
     assert [row["form"] for row in kernels] == ["collapsed, kernel"] * 2 + ["kernel", "kernel, TF32"] * 2
-    assert all(0 < row["difference"] < 1e-4 for row in kernels)
+    for row in kernels:  # Triton's interpreter does not round
+        assert 0 < row["difference"] < (3e-3 if DEVICE.type == "cuda" and "TF32" in row["form"] else 1e-4), row
