@@ -142,9 +142,7 @@ def model_config(
         >>> model_config("transformer-xl", preset("classroom")).memory_length
         80
     """
-    sizes = dataclasses.replace(
-        sizes, sizes=dataclasses.replace(sizes.sizes, vocab_size=find_task(task).vocab_size)
-    )
+    sizes = dataclasses.replace(sizes, sizes=dataclasses.replace(sizes.sizes, vocab_size=find_task(task).vocab_size))
     shared = dataclasses.asdict(sizes.sizes)
     require(memory in get_args(MemoryName), f"memory must be one of {', '.join(get_args(MemoryName))}, got {memory!r}")
     long_term = getattr(MemoryConfig, memory)
