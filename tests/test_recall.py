@@ -4,19 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from infmem.tasks import recall
 from infmem.tasks.recall import (
-    ASK,
-    BLANK,
-    EARLY_SLOTS,
-    FACT,
-    FIRST_KEY,
-    FIRST_VALUE,
-    NOISE,
+    EARLY,
+    FIRST_NOISE,
+    FIRST_QUESTION,
     NUM_FACTS,
     NUM_KEYS,
     NUM_VALUES,
@@ -28,20 +23,16 @@ from infmem.tasks.sorting import IGNORE
 
 
 def read(tokens: list[int]) -> tuple[dict[int, tuple[int, int]], list[tuple[int, int]]]:
-    """Facts by key, as value and position of the key, and questions, as position of the key and key."""
+    """Facts by key, as token and place, and questions, as place and key."""
     facts, questions = {}, []
-    for start in range(0, len(tokens), 3):
-        marker, *rest = tokens[start : start + 3]
-        assert marker in (FACT, ASK, NOISE)
-        if rest:
-            assert FIRST_KEY <= rest[0] < FIRST_VALUE
-        if rest[1:]:
-            assert rest[1] == BLANK if marker == ASK else FIRST_VALUE <= rest[1] < VOCAB_SIZE
-        if marker == FACT:
-            assert rest[0] not in facts, "no key has two values"
-            facts[rest[0]] = rest[1], start + 1
-        if marker == ASK and rest:
-            questions.append((start + 1, rest[0]))
+    for place, token in enumerate(tokens):
+        assert 0 <= token < VOCAB_SIZE
+        if token >= FIRST_QUESTION:
+            questions.append((place, token - FIRST_QUESTION))
+        elif token < FIRST_NOISE:
+            key = next(key for key in range(NUM_KEYS) if token in range(key * NUM_VALUES, (key + 1) * NUM_VALUES))
+            assert key not in facts, "no key has two values"
+            facts[key] = token, place
     return facts, questions
 
 
@@ -54,39 +45,38 @@ def test_a_plain_loop_that_remembers_all_facts_knows_all_answers(batch: int, len
     for row, wanted in zip(tokens.tolist(), targets.tolist(), strict=True):
         facts, questions = read(row)
         assert len(facts) == NUM_FACTS
-        assert all(place < 3 * EARLY_SLOTS for _, place in facts.values())
+        assert all(place < EARLY for _, place in facts.values())
         answers = {place: facts[key][0] for place, key in questions}
         assert all(facts[key][1] < place for place, key in questions), "no fact is asked for before it is stated"
         assert wanted == [answers.get(place, IGNORE) for place in range(length)]
         assert len({key for _, key in questions}) <= NUM_WANTED
-        assert questions[-1][0] == (length - 2) // 3 * 3 + 1, "the last slot with room for it asks"
+        assert questions[-1][0] == length - 1
         assert min(answers) >= recall.first_answer(length)
 
 
-def test_sizes_are_those_of_the_vocabulary() -> None:
-    assert VOCAB_SIZE == 4 + NUM_KEYS + NUM_VALUES and recall.CHANCE == 1 / NUM_VALUES
-    assert len({FACT, ASK, NOISE, BLANK}) == 4 and max(FACT, ASK, NOISE, BLANK) < FIRST_KEY
-    assert NUM_WANTED <= NUM_FACTS <= min(EARLY_SLOTS, NUM_KEYS)
+def test_sizes_fit_together() -> None:
+    assert VOCAB_SIZE == 2 * NUM_KEYS * NUM_VALUES + NUM_KEYS and recall.CHANCE == 1 / NUM_VALUES
+    assert NUM_WANTED < NUM_FACTS <= min(EARLY, NUM_KEYS)
 
 
-def test_half_of_the_later_slots_ask_and_noise_looks_like_facts(generator) -> None:
-    slots = recall.sample(101, 3 * 307, generator)[0].reshape(101, 307, 3)
-    late = slots[:, EARLY_SLOTS:-1]
-    assert_close((late[..., 0] == ASK).double().mean().item(), recall.ASK_SHARE, atol=0.02, rtol=0)
-    noise, facts = (slots[slots[..., 0] == marker] for marker in (NOISE, FACT))
-    for part, first, number in ((1, FIRST_KEY, NUM_KEYS), (2, FIRST_VALUE, NUM_VALUES)):
-        for found, tolerance in ((noise, 0.02), (facts, 0.06)):
-            shares = torch.bincount(found[:, part] - first, minlength=number) / len(found)
-            assert_close(shares, torch.full((number,), 1 / number), atol=tolerance, rtol=0)
+def test_half_of_the_later_tokens_ask_and_noise_is_drawn_like_facts(generator) -> None:
+    tokens = recall.sample(503, 307, generator)[0]
+    late = tokens[:, EARLY:-1]
+    assert_close((late >= FIRST_QUESTION).double().mean().item(), recall.QUESTION_SHARE, atol=0.02, rtol=0)
+    facts = tokens[tokens < FIRST_NOISE]
+    noise = tokens[(tokens >= FIRST_NOISE) & (tokens < FIRST_QUESTION)] - FIRST_NOISE
+    for found, tolerance in ((facts, 0.01), (noise, 0.002)):
+        shares = torch.bincount(found, minlength=FIRST_NOISE) / len(found)
+        assert_close(shares, torch.full((FIRST_NOISE,), 1 / FIRST_NOISE), atol=tolerance, rtol=0)
 
 
 def test_wanted_facts_are_asked_for_alike_wherever_they_stand(generator) -> None:
-    tokens, _ = recall.sample(211, 3 * 103, generator)
+    tokens, _ = recall.sample(211, 199, generator)
     orders = []
     for row in tokens.tolist():
         facts, questions = read(row)
         by_age = sorted(facts, key=lambda key: facts[key][1])
-        asked = [by_age.index(key) for key in {key for place, key in questions if place > 3 * EARLY_SLOTS}]
+        asked = [by_age.index(key) for key in {key for place, key in questions if place >= EARLY}]
         assert len(asked) == NUM_WANTED
         orders += asked
     shares = torch.bincount(torch.tensor(orders), minlength=NUM_FACTS) / len(orders)
@@ -100,11 +90,11 @@ def test_ages_are_those_of_a_plain_loop(unit: int, dtype: torch.dtype, generator
     places, ages = recall.stated_at(tokens.to(dtype)), recall.ages(tokens.to(dtype), unit)
     for row, (stream, found, age) in enumerate(zip(tokens.tolist(), places.tolist(), ages.tolist(), strict=True)):
         facts, questions = read(stream)
-        assert found == [facts.get(token, (0, -1))[1] for token in stream]
-        expected = [-1] * 211
+        expected_places, expected_ages = [-1] * 211, [-1] * 211
         for place, key in questions:
-            expected[place] = place // unit - facts[key][1] // unit
-        assert age == expected
+            expected_places[place] = facts[key][1]
+            expected_ages[place] = place // unit - facts[key][1] // unit
+        assert (found, age) == (expected_places, expected_ages)
         assert [value >= 0 for value in age] == [target != IGNORE for target in targets[row].tolist()]
 
 
@@ -161,6 +151,11 @@ def test_sizes_that_are_too_small_are_named(message: str, sizes: dict[str, int],
 
 
 def test_a_unit_of_nothing_is_refused() -> None:
-    stream: Tensor = torch.tensor([[FACT, FIRST_KEY, FIRST_VALUE]])
     with pytest.raises(ValueError, match="unit must be at least 1 token, got 0"):
-        recall.ages(stream, unit=0)
+        recall.ages(torch.tensor([[0, FIRST_QUESTION]]), unit=0)
+
+
+def test_a_question_without_a_fact_has_no_age() -> None:
+    stream = torch.tensor([[FIRST_QUESTION, NUM_VALUES + 2, FIRST_QUESTION, FIRST_QUESTION + 1]])
+    assert recall.stated_at(stream).tolist() == [[-1, -1, -1, 1]]
+    assert recall.ages(stream).tolist() == [[-1, -1, -1, 2]]
