@@ -13,7 +13,7 @@ Two choices give memory its say, and sticky memories their best chance that is f
    room on the facts in use. Noise has as many tokens as there are possible facts, and is drawn as they are.
 2. Key and value are one token, and the question is one too. If they were apart, a model would have to join them before
    it remembers them, and to find the pair by its key later; learning that is another task, which hides this one: an
-   infinite-former then knew the facts' values, and not which was whose.
+   infinite-former then knew the facts' values, and hardly which was whose.
 """
 
 import torch
