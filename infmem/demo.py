@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from infmem.checkpoint import write_text
-from infmem.evaluation import Evaluation, evaluate
+from infmem.evaluation import SortingEvaluation, evaluate
 from infmem.presets import Preset, model_config
 from infmem.run import Run, clear_run, read_metrics
 from infmem.tasks.sorting import ReferenceLines, reference_lines
@@ -83,7 +83,7 @@ def run_demo(
     return summary
 
 
-def _entry(run: Run, score: Evaluation) -> dict:
+def _entry(run: Run, score: SortingEvaluation) -> dict:
     state_bytes = run.model.state_bytes(1)
     return {
         "accuracy": score.accuracy,

@@ -16,6 +16,7 @@ from infmem.models.transformer_xl import (
     WindowTransformer,
     WindowTransformerConfig,
 )
+from infmem.tasks import TaskName, find_task
 from infmem.validation import require
 
 ModelName = Literal["infinite-former", "compressive-transformer", "transformer-xl", "window"]
@@ -118,7 +119,11 @@ def preset(name: PresetName) -> Preset:
 
 
 def model_config(
-    model: ModelName, sizes: Preset, memory: MemoryName = "best", memory_options: Mapping[str, Any] | None = None
+    model: ModelName,
+    sizes: Preset,
+    memory: MemoryName = "best",
+    memory_options: Mapping[str, Any] | None = None,
+    task: TaskName = "sorting",
 ) -> ModelConfig:
     """The configuration of a model at a preset's sizes.
 
@@ -128,6 +133,7 @@ def model_config(
         memory: which preset of the long-term memory; the other models have none.
         memory_options: fields of the memory's configuration to set otherwise than the presets do: of `MemoryConfig` for
             the infinite-former, of `CompressedMemoryConfig` for the Compressive Transformer.
+        task: what it is to learn, which decides the number of tokens.
 
     Raises:
         ValueError: if a name is unknown, or the model has no such memory.
@@ -136,6 +142,7 @@ def model_config(
         >>> model_config("transformer-xl", preset("classroom")).memory_length
         80
     """
+    sizes = dataclasses.replace(sizes, sizes=dataclasses.replace(sizes.sizes, vocab_size=find_task(task).vocab_size))
     shared = dataclasses.asdict(sizes.sizes)
     require(memory in get_args(MemoryName), f"memory must be one of {', '.join(get_args(MemoryName))}, got {memory!r}")
     long_term = getattr(MemoryConfig, memory)

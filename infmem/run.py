@@ -27,20 +27,21 @@ from infmem.fast import fast_is_sensible, fast_step
 from infmem.models.transformer_xl import TransformerXL
 from infmem.optimizer import build_optimizer
 from infmem.presets import build_model
+from infmem.tasks import TaskName
 from infmem.training import BatchReader, BatchResult, TrainingConfig, derive_seed, learning_rate, train_batch
 from infmem.validation import require
 
 METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
 
 
-def default_folder(model: str, preset: str, length: int, seed: int) -> Path:
+def default_folder(model: str, preset: str, length: int, seed: int, task: TaskName = "sorting") -> Path:
     """Where a run is kept if nothing else is asked for.
 
     Example:
         >>> default_folder("window", "small", 500, 0).as_posix()
         'runs/sorting-window-small-500-seed0'
     """
-    return Path("runs") / f"sorting-{model}-{preset}-{length}-seed{seed}"
+    return Path("runs") / f"{task}-{model}-{preset}-{length}-seed{seed}"
 
 
 class DivergenceError(ValueError):

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import recall_config, tiny_config
 
 from infmem.distributed import Workers
 from infmem.fast import compiled, fast_is_sensible, has_cpp_compiler, why_not_fast
@@ -45,6 +45,14 @@ def test_compiled_layers_give_the_losses_of_fifty_steps(model, without_type_chec
     fast = losses(compile_with("aot_eager", Run(config, None)))
     assert fast[-5:].mean() < fast[0] - 0.3, "nothing was learnt, so nothing could differ"
     torch.testing.assert_close(fast, losses(Run(config, None)), rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_layers_give_the_losses_of_recall(without_type_checker):
+    """Whose gradient comes from every segment: two here, of which the second reads the long-term memory."""
+    config = recall_config(segment_length=35, steps=10)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    fast = losses(compile_with("aot_eager", Run(config, None)), 10)
+    torch.testing.assert_close(fast, losses(Run(config, None), 10), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not has_cpp_compiler(), reason="compiling for a CPU needs a C++ compiler: install g++ or clang++")

@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 import torch
-from tiny import TINY, tiny_config
+from tiny import TINY, recall_config, tiny_config
 from torch.testing import assert_close
 
 from infmem import LongTermMemory, MemoryConfig
@@ -137,6 +137,20 @@ def test_the_fast_step_gives_the_losses_of_fifty_steps(model, precision, gpu):
     tolerance = 1e-3 if precision == "float32" else 3e-2
     assert losses[0][-5:].mean() < losses[0][0] - 0.3, "nothing was learnt, so nothing could differ"
     assert_close(*losses, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_fast_step_of_recall_gives_the_losses_of_twenty_steps(model, gpu):
+    """Gradient comes from every segment, and the sequences are drawn within the recording."""
+    config = recall_config(model, segment_length=17, precision="float32", steps=20)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    losses = []
+    for fast in (False, True):
+        run = Run(config, None, gpu, fast=fast)
+        run.model.train()
+        losses.append(torch.stack([run.train_step()["loss"] for _ in range(20)]).cpu())
+    assert len(losses[0].unique()) > 15
+    assert_close(*losses, rtol=1e-3, atol=1e-3)
 
 
 def test_a_recording_draws_anew_and_outlives_the_caches(gpu):

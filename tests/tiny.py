@@ -5,6 +5,7 @@ import dataclasses
 from infmem import WindowTransformerConfig
 from infmem.demo import demo_config
 from infmem.presets import Preset, model_config
+from infmem.tasks.recall import SHORTEST
 from infmem.training import TrainingConfig
 
 TINY = Preset(
@@ -35,3 +36,9 @@ def tiny_config(name: str = "infinite-former", **changes) -> TrainingConfig:
         memory = {"num_basis": 40, "sigmas": (1 / 60,)}
         return tiny_config(model=model_config("infinite-former", TINY, "exact", memory), **changes)
     return dataclasses.replace(demo_config(name, TINY, seed=0), **{"warmup_steps": 3} | changes)
+
+
+def recall_config(name: str = "infinite-former", memory_options: dict | None = None, **changes) -> TrainingConfig:
+    """How to train one of the models on recall at the tiny preset's sizes."""
+    model = model_config(name, TINY, memory_options=memory_options, task="recall")
+    return tiny_config(name, **{"model": model, "task": "recall", "length": SHORTEST + 5} | changes)
