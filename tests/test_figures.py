@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from infmem.experiment import mean_scores
+from infmem.evaluation import evaluate
+from infmem.experiment import Cell, mean_scores
+from infmem.run import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "figures" / "data" / "demo"
@@ -133,6 +136,42 @@ def test_longer_trainings_have_a_line_of_their_own(build):
         long = [row for row in csv.DictReader(file) if row["steps"] in ("8000", "1000")]
     (line,) = build.long_lines()
     assert line[1] == f"{float(long[0]['accuracy']):.3f} (1)" and "8,000 + 1,000 + 1,000 steps" in line[0]
+
+
+def checkpoints() -> list[Path]:
+    return sorted((ROOT / "figures" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("folder", checkpoints(), ids=lambda folder: folder.name)
+def test_a_checkpoint_is_that_of_a_recorded_cell(folder):
+    model, config = load_run(folder)
+    assert next(model.parameters()).dtype == torch.float32  # stored in bfloat16, half as large
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["preset"] == "full" and not row["start"]]
+    known = [
+        Cell(
+            row["model"],
+            "full",
+            int(row["length"]),
+            int(row["seed"]),
+            float(row["learning_rate"]),
+            int(row["steps"]),
+            row["optimizer"],
+        ).config
+        for row in rows
+    ]
+    assert config in known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", checkpoints(), ids=lambda folder: folder.name)
+def test_a_checkpoint_scores_what_is_recorded(folder):
+    """Few sequences, since each takes most of a minute on a CPU: within four standard errors."""
+    model, config = load_run(folder)
+    found = evaluate(model, config.length, config.segment_length, sequences=12, batch_size=4, seed=1)
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["preset"] == "full" and row["steps"] == str(config.steps))
+    assert abs(found.accuracy - float(row["accuracy"])) < 2 * found.ci95
 
 
 def test_an_ablation_is_held_against_the_memory_without_a_change(build):
