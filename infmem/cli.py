@@ -27,14 +27,18 @@ from infmem.experiment import (
     ABLATION_SEEDS,
     ABLATION_STEPS,
     LONGER,
+    RECALL_SEEDS,
+    RECALL_STEPS,
     SCALES,
     VARIANTS,
+    Cell,
     ScaleName,
     VariantName,
     ablation_cells,
     chosen_rates,
     num_missing,
     read_rows,
+    recall_cells,
     record_errors,
     record_lines,
     record_longer,
@@ -341,7 +345,7 @@ def sweep(
 
 
 def experiment(
-    what: Annotated[Literal["sorting", "longer", "ablation"], tyro.conf.Positional] = "sorting",
+    what: Annotated[Literal["sorting", "longer", "ablation", "recall"], tyro.conf.Positional] = "sorting",
     scale: ScaleName = "small",
     variants: tuple[VariantName, ...] = tuple(VARIANTS),
     lengths: tuple[int, ...] = (),
@@ -354,7 +358,7 @@ def experiment(
     runs: Path = Path("runs/cells"),
     device: Device = "auto",
 ) -> int:
-    """Experiments on the sorting task, cell by cell.
+    """Experiments on the tasks, cell by cell.
 
     sorting is the paper's: accuracy against length for every model. First every model is trained with the same learning
     rates at small scale, then with its best one at every length and with every seed.
@@ -365,6 +369,10 @@ def experiment(
     ablation changes one choice of the infinite-former's memory at a time, at small scale, and records how wrong each
     memory is before it is trained.
 
+    recall is a task on which some tokens matter more than others: facts that are asked for again and again. Everybody
+    is trained with the same learning rates, then with the best one and every seed; accuracy is recorded by age of the
+    fact.
+
     What is recorded is not trained again and what was begun is gone on with: stop it, and call it again.
 
     Args:
@@ -373,12 +381,12 @@ def experiment(
         variants: the models.
         lengths: symbols per sequence; by default those of the scale.
         seeds: of weights and data; by default those of the scale.
-        steps: optimiser steps; by default the preset's, 1,500 for ablation.
+        steps: optimiser steps; by default the preset's, 1,500 for ablation and recall.
         workers: trainings side by side; several GPUs are shared out among them.
         minutes: stop after so many, with everything saved.
         sequences: sequences of each evaluation.
-        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv (ablation.csv, memory_errors.csv) and
-            learning curves.
+        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv (longer.csv; ablation.csv,
+            memory_errors.csv; recall_sweep.csv, recall.csv) and learning curves.
         runs: folder for the runs.
         device: where to train.
     """
@@ -388,26 +396,34 @@ def experiment(
     chosen = dataclasses.replace(chosen, lengths=lengths or chosen.lengths, seeds=seeds or chosen.seeds)
     until = None if minutes is None else time.time() + 60 * minutes
     training = {"device": place, "workers": workers, "until": until, "sequences": sequences}
-    if what == "ablation":
-        record_errors(output / "memory_errors.csv")
-        cells, path = ablation_cells(seeds or ABLATION_SEEDS, steps or ABLATION_STEPS), output / "ablation.csv"
+
+    def complete(cells: list[Cell], path: Path) -> int:
+        """Train what is missing, and say how many are left."""
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
-        return _report_left(num_missing(cells, path), output)
+        return num_missing(cells, path)
+
+    if what == "ablation":
+        record_errors(output / "memory_errors.csv")
+        cells = ablation_cells(seeds or ABLATION_SEEDS, steps or ABLATION_STEPS)
+        return _report_left(complete(cells, output / "ablation.csv"), output)
+    if what == "recall":
+        sweep, sweep_path = recall_cells(steps=steps or RECALL_STEPS), output / "recall_sweep.csv"
+        left = complete(sweep, sweep_path)
+        if not left:
+            rates = chosen_rates(read_rows(sweep_path), sweep, sweep[0].preset)
+            left = complete(recall_cells(rates, seeds or RECALL_SEEDS, steps or RECALL_STEPS), output / "recall.csv")
+        return _report_left(left, output)
     if what == "longer":
         chosen = dataclasses.replace(chosen, lengths=lengths or LONGER[scale][:1])
     record_lines(chosen, output / "sorting_lines.csv")
     sweep_path, path = output / "sorting_sweep.csv", output / "sorting.csv"
     sweep = sweep_cells(variants, chosen.optimizer, steps)
-    for row in train_cells(sweep, sweep_path, runs, **training):
-        print(_cell_line(row), flush=True)
-    left = num_missing(sweep, sweep_path)
+    left = complete(sweep, sweep_path)
     if not left:
         rates = chosen_rates(read_rows(sweep_path), sweep, chosen.preset)
         cells = result_cells(chosen, variants, rates, steps)
-        for row in train_cells(cells, path, runs, **training):
-            print(_cell_line(row), flush=True)
-        left = num_missing(cells, path)
+        left = complete(cells, path)
         if what == "longer":
             longer = record_longer(cells, LONGER[scale], output / "longer.csv", runs, device=place, sequences=sequences)
             for row in longer:
