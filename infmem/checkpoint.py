@@ -5,23 +5,73 @@ Tensors and configuration travel in one file, so they can never disagree, and no
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from infmem.validation import require
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, by way of a temporary file beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it takes its place once it is safe on the disk.
+
+    Raises:
+        OSError: naming the file, if the disk is full or the folder can't be written to; what was there stays.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with failure_named(path, temporary.unlink):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            _write(file, content)
+        os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a text file all of a text or nothing.
+
+    Raises:
+        OSError: as `write_bytes`.
+    """
+    length = path.stat().st_size
+    with failure_named(path, lambda: os.truncate(path, length)), path.open("ab") as file:
+        _write(file, text.encode("utf-8"))
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())  # else a power cut can leave an empty file where a whole one was
+
+
+@contextmanager
+def failure_named(path: Path, undo: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Say in a sentence what could not be written.
+
+    Args:
+        path: what is written meanwhile.
+        undo: takes back what was written of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            undo()
+        raise OSError(
+            f"{path} could not be written ({error.strerror or error}): make room, or choose a folder that you may "
+            "write to; what was there before is as it was"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -76,10 +126,8 @@ def save_checkpoint(
     if optimizer is not None:
         tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(model, optimizer).items()}
     metadata = {"format": "infmem 1", "config": json.dumps(config), "step": str(step), "seconds": repr(seconds)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    # As bytes first: what safetensors writes by itself is readable to its owner alone, and stays where it is killed.
+    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
