@@ -5,6 +5,7 @@ Tensors and configuration travel in one file, so they can never disagree, and no
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from infmem.validation import require
+
+FORMAT = "infmem 1"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -125,7 +128,8 @@ def save_checkpoint(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if optimizer is not None:
         tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(model, optimizer).items()}
-    metadata = {"format": "infmem 1", "config": json.dumps(config), "step": str(step), "seconds": repr(seconds)}
+    metadata = {"format": FORMAT, "config": json.dumps(config), "step": str(step), "seconds": repr(seconds)}
+    metadata["check"] = _check(metadata, tensors)
     # As bytes first: what safetensors writes by itself is readable to its owner alone, and stays where it is killed.
     write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
 
@@ -138,18 +142,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     path = Path(path)
     require(path.is_file(), f"there is no checkpoint at {path}: train a model first, or name another run")
+    tensors, metadata = read_tensors(path)
+    require(metadata.get("format") == FORMAT, f"{path} is not a checkpoint of infmem: name another run")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): it was cut off, or is of another kind, such as a "
-            "pickle; delete it or name another run"
-        ) from error
-    require(metadata.get("format") == "infmem 1", f"{path} is not a checkpoint of infmem: name another run")
-    try:
-        config, step, seconds = json.loads(metadata["config"]), int(metadata["step"]), float(metadata["seconds"])
+        config, step, seconds = _read_metadata(metadata, tensors)
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error}): delete it or name another run") from error
     parts = {
@@ -157,6 +153,46 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for part in ("model", "optimizer")
     }
     return Checkpoint(config, step, seconds, **parts)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata; nothing in it is executed.
+
+    What it declares is held against the size of the file first, and no tensor takes memory before its values are
+    looked at.
+
+    Raises:
+        ValueError: if the file is truncated, a pickle, or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    # What PyTorch can't make, such as a type that it does not know, it refuses with errors of several kinds.
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): it was cut off, or is of another kind, such as a "
+            "pickle; delete it or name another one"
+        ) from error
+
+
+def _read_metadata(metadata: dict[str, str], tensors: dict[str, Tensor]) -> tuple[dict, int, float]:
+    """Configuration, step and seconds; whatever is damaged is an error."""
+    check = metadata.get("check")  # files of the first models have none
+    require(check is None or check == _check(metadata, tensors), "it has changed since it was written")
+    unknown = sorted(set(metadata) - {"format", "config", "step", "seconds", "check"})
+    require(not unknown, f"it has an unknown entry {unknown}")
+    step, seconds = int(metadata["step"]), float(metadata["seconds"])
+    require(step >= 0 and 0 <= seconds < float("inf"), f"step {step} after {seconds} seconds")
+    config = json.loads(metadata["config"])
+    require(isinstance(config, dict), f"its configuration is {config!r:.40}")
+    return config, step, seconds
+
+
+def _check(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """A sum that changes with any bit of the header: a wrong number of steps could still make sense."""
+    sizes = {name: tuple(tensors[name].shape) for name in sorted(tensors)}
+    text = json.dumps([metadata["config"], metadata["step"], metadata["seconds"], sizes])
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

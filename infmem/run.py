@@ -27,7 +27,7 @@ from infmem.fast import fast_is_sensible, fast_step
 from infmem.lock import alone_in
 from infmem.models.transformer_xl import TransformerXL
 from infmem.optimizer import build_optimizer
-from infmem.presets import build_model
+from infmem.presets import build_model, num_weights
 from infmem.training import BatchReader, BatchResult, TrainingConfig, derive_seed, learning_rate, train_batch
 from infmem.validation import require
 
@@ -361,8 +361,21 @@ def load_run(folder: Path) -> tuple[TransformerXL, TrainingConfig]:
     Raises:
         ValueError: if the folder holds no whole checkpoint of this package.
     """
-    checkpoint = load_checkpoint(folder / "checkpoint.safetensors")
+    return restored(load_checkpoint(folder / "checkpoint.safetensors"))
+
+
+def restored(checkpoint: Checkpoint) -> tuple[TransformerXL, TrainingConfig]:
+    """The model of a checkpoint, on the CPU, and how it was trained.
+
+    Raises:
+        ValueError: if the checkpoint does not hold the weights of its own configuration.
+    """
     config = from_dict(TrainingConfig, checkpoint.config)
+    wanted, there = num_weights(config.model), sum(tensor.numel() for tensor in checkpoint.model.values())
+    require(  # before a model is built: a few letters can ask for gigabytes
+        wanted == there,
+        f"the checkpoint holds {there:,} weights, but a model of its configuration has {wanted:,}: it is damaged",
+    )
     model = build_model(config.model)
     checkpoint.load_into(model)
     return model, config

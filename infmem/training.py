@@ -70,6 +70,11 @@ class TrainingConfig:
         require(self.clip_norm > 0, f"clip_norm must be > 0, got {self.clip_norm}")
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
         require(
+            self.batch_size * self.length <= 2**28,
+            f"batch_size * length must be at most {2**28:,} tokens, got {self.batch_size:,} * {self.length:,}: nothing "
+            "of that size fits into memory",
+        )
+        require(
             self.model.vocab_size >= sorting.VOCAB_SIZE,
             f"vocab_size must be at least {sorting.VOCAB_SIZE} for the sorting task, got {self.model.vocab_size}",
         )

@@ -62,9 +62,33 @@ def check_fields(config: Any) -> None:
             require(isinstance(value, bool), f"{name} must be True or False, got {value!r}")
         elif hint is int:
             require(type(value) is int, f"{name} must be a whole number, got {value!r}")
+            require(
+                abs(value) < 2**63, f"{name} must be a number of sensible size, got one of {value.bit_length()} bits"
+            )
         elif hint is float:
             is_finite = type(value) in (int, float) and math.isfinite(value)
             require(is_finite, f"{name} must be a finite number, got {value!r}")
+
+
+def require_at_most(config: Any, **most: int) -> None:
+    """Raise `ValueError` if a size is so large that it can only be a mistake, before anything takes that much memory.
+
+    Args:
+        config: has the sizes.
+        most: the largest of each, by name.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> require_at_most(SimpleNamespace(depth=10**9), depth=1000)
+        Traceback (most recent call last):
+        ValueError: depth must be at most 1,000, got 1,000,000,000: so large a size can only be a mistake
+    """
+    for name, largest in most.items():
+        value = getattr(config, name)
+        require(
+            value <= largest,
+            f"{name} must be at most {largest:,}, got {value:,}: so large a size can only be a mistake",
+        )
 
 
 class _TensorRule:
