@@ -2,15 +2,17 @@
 
 The jaxtyping annotation of a public function is the only place that says what shape a tensor must have. `checked` reads
 it and turns a tensor that does not fit into a `ValueError` in plain words. The check looks at sizes only, never at the
-numbers, so it costs microseconds and never waits for a GPU.
+numbers, so it costs microseconds and never waits for a GPU. Numbers that an equation is not defined for, such as a
+variance of 0, are refused on the CPU (`require_values`); NaN comes out where NaN came in, and nowhere else.
 """
 
 import dataclasses
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -37,6 +39,37 @@ def require_finite(name: str, value: Tensor) -> None:
             f"{name} must be finite, got {bad} of {value.numel()} values that are NaN or infinite: "
             "look for a division by zero, a logarithm of zero or a learning rate that is too high"
         )
+
+
+def require_values(name: str, value: Tensor, fits: Callable[[Tensor], Tensor], what: str) -> None:
+    """Raise `ValueError` unless all values of a tensor fit; NaN passes, and comes out as NaN.
+
+    Looked at on the CPU alone, where that costs microseconds: a GPU would be waited for.
+
+    Args:
+        name: of the tensor.
+        value: the tensor.
+        fits: says of each value whether it fits.
+        what: the values must be.
+
+    Example:
+        >>> require_values("variance", torch.tensor([1.0, 0.0]), lambda value: value > 0, "> 0")
+        Traceback (most recent call last):
+        ValueError: variance must be > 0, got 0.0
+    """
+    if value.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = ~(fits(value.detach()) | value.detach().isnan())
+    try:
+        is_wrong = bool(wrong.any())
+    except RuntimeError:  # under `torch.vmap` there is no value that a decision could depend on
+        return
+    require(not is_wrong, f"{name} must be {what}, got {value[wrong][0].item() if is_wrong else ''}")
+
+
+def require_positive(name: str, value: Tensor) -> None:
+    """Raise `ValueError` if a value of a tensor is 0 or less, as `require_values`."""
+    require_values(name, value, lambda each: each > 0, "> 0")
 
 
 def check_fields(config: Any) -> None:
@@ -169,8 +202,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         if annotation is not None:
             others = tuple({type(None), float} & set(get_args(parameter.annotation)))
             others += (int,) if float in others else ()
-            rules.append((index, _TensorRule(name, annotation), others))
-    own_axes = sorted({axis for _, rule, _ in rules for axis in rule.axes if axis.isidentifier()})
+            rules.append((index, name, None, _TensorRule(name, annotation), others))
+        if not is_method and hasattr(parameter.annotation, "_fields"):  # a method knows its own state
+            for field, hint in get_type_hints(parameter.annotation).items():
+                rules.append((index, name, field, _TensorRule(f"{name}.{field}", _tensor_annotation(hint)), ()))
+    own_axes = sorted({axis for *_, rule, _ in rules for axis in rule.axes if axis.isidentifier()})
     where, missing = function.__qualname__, object()
 
     @functools.wraps(function)
@@ -181,11 +217,14 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         if is_method:
             sizes = {axis: value for axis in own_axes if isinstance(value := getattr(args[0], axis, None), int)}
         device = None
-        for index, rule, others in rules:
-            value = args[index] if index < len(args) else kwargs.get(rule.name, missing)
+        types: dict[str, torch.dtype] = {}
+        for index, name, field, rule, others in rules:
+            value = args[index] if index < len(args) else kwargs.get(name, missing)
             if value is missing or isinstance(value, others):
                 continue
+            value = value if field is None else getattr(value, field, None)
             rule.check(where, value, sizes)
+            types[rule.name] = value.dtype
             if device is None:
                 device = value.device
             elif value.device != device:
@@ -193,6 +232,19 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                     f"{where}: all tensors must be on one device, got {rule.name} on {value.device} and the "
                     f"ones before it on {device}: move it with `.to({str(device)!r})`"
                 )
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            # Mixed types are refused where PyTorch refuses them: many a function, and mixed precision, converts.
+            if not _MIXED_TYPES.search(str(error)):
+                raise
+            raise ValueError(
+                f"{where}: all tensors, and a module's weights, must be of one type, got "
+                f"{', '.join(f'{name} in {dtype}' for name, dtype in types.items())}: convert them with `.to(dtype)`"
+            ) from error
 
     return wrapper
+
+
+# What PyTorch says of operands of different types.
+_MIXED_TYPES = re.compile(r"expected scalar type|same dtype|should be the same")

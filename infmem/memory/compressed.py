@@ -133,6 +133,7 @@ class CompressedMemory(nn.Module):
             state: the memory before.
             num_leaving: how many hidden states it was made from: they leave the short-term memory and its usage.
         """
+        require(num_leaving >= 0, f"num_leaving must be >= 0, got {num_leaving}")
         together = torch.cat([state.compressed, compressed], dim=1)
         kept = together[:, max(0, together.shape[1] - self.config.length) :]
         # A copy, not a view: a view would keep everything that it is cut from alive.
