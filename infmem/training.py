@@ -73,6 +73,11 @@ class TrainingConfig:
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
         asked = find_task(self.task)
         require(
+            self.batch_size * self.length <= 2**28,
+            f"batch_size * length must be at most {2**28:,} tokens, got {self.batch_size:,} * {self.length:,}: nothing "
+            "of that size fits into memory",
+        )
+        require(
             self.model.vocab_size >= asked.vocab_size,
             f"vocab_size must be at least {asked.vocab_size} for the {self.task} task, got {self.model.vocab_size}",
         )

@@ -13,6 +13,9 @@ from infmem.contraction import UpdateOperators, update_operators
 from infmem.memory.config import MemoryConfig
 from infmem.recurrence import LinearRecurrence, exact_recurrence, linear_recurrence
 from infmem.signal import padding_positions, positions, ridge_operator
+from infmem.validation import require
+
+MOST_ZEROS = 2**18
 
 
 def position_rules(config: MemoryConfig) -> tuple[str, str]:
@@ -87,7 +90,13 @@ def update_recurrence(
     """
     basis, placed = build_basis(config), positions(length, position_rules(config)[1])
     if config.contraction == "exact":
-        padding = zero_padding(config, round(length * tau / (1 - tau)), length)  # as dense as the new tokens
+        num_past = round(length * tau / (1 - tau))  # zeros as dense as the new tokens
+        require(
+            not config.padding or num_past <= MOST_ZEROS,
+            f"an exact update of {length} tokens with tau={tau} pads with more than {MOST_ZEROS:,} zeros, which fit "
+            "into no memory: choose a smaller tau, or padding=False",
+        )
+        padding = zero_padding(config, num_past, length)
         recurrence = exact_recurrence(basis, placed, tau, config.ridge, padding)
     else:
         locations, padding = sampling_locations(config), zero_padding(config, config.num_samples, length)
