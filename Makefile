@@ -21,7 +21,7 @@ QUICK   := not slow and not gpu and not soak and not browser
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run lab test test-slow test-browser gpu-test lint notebooks assignments figures models bench clean stale
+.PHONY: help run lab test test-slow fuzz test-browser gpu-test lint notebooks assignments figures models bench clean stale
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list these targets
@@ -42,6 +42,9 @@ test: lint ## lint, then every test that is quick and needs no GPU, then every c
 
 test-slow: .venv/dev ## the tests that take more than a few seconds each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --durations=10 -m 'slow and not gpu and not soak' $(ARGS)
+
+fuzz: .venv/dev ## hostile files and tensors, and every other test over drawn examples, with a thousand new ones each
+	@OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) --durations=10 -m hypothesis $(ARGS)
 
 test-browser: .venv/dev ## the notebooks in JupyterLab in a real browser: every explorer is moved, timed and photographed
 	@OMP_NUM_THREADS=1 SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/browser -m browser $(ARGS)

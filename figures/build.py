@@ -10,11 +10,21 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from infmem.benchmark import crossover
-from infmem.benchmark.read import PASSES
+from infmem.benchmark.read import PASSES, ROUNDED
 from infmem.checkpoint import write_text
 from infmem.demo import MODELS
-from infmem.experiment import VARIANTS, mean_scores, read_lines
-from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves
+from infmem.experiment import (
+    CONTINUED_PART,
+    LONGER,
+    SWEEP_LENGTH,
+    VARIANTS,
+    ablation_scores,
+    longer_scores,
+    mean_scores,
+    read_lines,
+)
+from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves, draw_scores
+from infmem.presets import PRESETS
 from infmem.tasks.sorting import ReferenceLines
 
 HERE = Path(__file__).resolve().parent
@@ -41,13 +51,48 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def sorting_table(preset: str) -> str:
     """The same as a table in Markdown, with the number of seeds; a dash where a cell is not recorded yet."""
-    scores = {(row["name"], row["length"]): row for row in mean_scores(HERE / "data" / "sorting.csv", preset)}
+    return scores_table(mean_scores(HERE / "data" / "sorting.csv", preset), long_lines() if preset == "full" else ())
+
+
+def scores_table(rows: Sequence[dict], more: Iterable[Sequence[str]] = ()) -> str:
+    """Accuracies by model and length as a table in Markdown, with further lines below."""
+    scores = {(row["name"], row["length"]): row for row in rows}
     lengths = sorted({length for _, length in scores})
     lines = []
     for name in sorted({name for name, _ in scores}, key=list(VARIANTS).index):
         cells = [scores.get((name, length)) for length in lengths]
         lines.append((name, *(f"{cell['accuracy']:.3f} ({cell['seeds']})" if cell else "–" for cell in cells)))
-    return table(("", *(f"{length:,} symbols" for length in lengths)), lines)
+    return table(("", *(f"{length:,} symbols" for length in lengths)), [*lines, *more])
+
+
+def long_lines() -> list[tuple[str, ...]]:
+    """Cells of the full size that were trained for longer than the others: one line of accuracies for each model."""
+    with (HERE / "data" / "sorting.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["preset"] == "full" and row["optimizer"] == "muon"]
+    usual = PRESETS["full"].steps
+    long = [row for row in rows if int(row["steps"]) not in (usual, usual // CONTINUED_PART)]
+    lines = []
+    for name in dict.fromkeys(row["model"] for row in long):
+        cells = sorted((row for row in long if row["model"] == name), key=lambda row: int(row["length"]))
+        words = " + ".join(f"{int(row['steps']):,}" for row in cells)
+        lines.append((f"{name}, {words} steps", *(f"{float(row['accuracy']):.3f} (1)" for row in cells)))
+    return lines
+
+
+def longer_table(preset: str) -> str:
+    """Models at lengths that they were not trained at."""
+    return scores_table(longer_scores(HERE / "data" / "longer.csv", preset))
+
+
+def ablation_table() -> str:
+    """What each change of the memory is worth: accuracy, and its difference to that without a change."""
+    scores = ablation_scores(HERE / "data" / "ablation.csv")
+    (usual,) = (row["accuracy"] for row in scores if row["name"] == "exact")
+    lines = [
+        (row["name"], f"{row['accuracy']:.3f} ± {row['ci95']:.3f} ({row['seeds']})", f"{row['accuracy'] - usual:+.3f}")
+        for row in sorted(scores, key=lambda row: -row["accuracy"])
+    ]
+    return table(("changed", "accuracy", "difference"), lines)
 
 
 def depth_table() -> str:
@@ -67,6 +112,18 @@ def sorting(preset: str, title: str) -> Figure:
     """Accuracy against length, from what `infmem experiment sorting` has recorded."""
     lines = read_lines(HERE / "data" / "sorting_lines.csv", preset)
     return draw_accuracy_by_length(mean_scores(HERE / "data" / "sorting.csv", preset), lines, title)
+
+
+def longer() -> Figure:
+    """Accuracy at lengths that were not trained, at small scale."""
+    scores = longer_scores(HERE / "data" / "longer.csv", "small")
+    return draw_accuracy_by_length(scores, {}, "sorting, trained at one length", LONGER["small"][0])
+
+
+def ablation() -> Figure:
+    """What each change of the memory is worth."""
+    lines = read_lines(HERE / "data" / "sorting_lines.csv", "small")[SWEEP_LENGTH]
+    return draw_scores(ablation_scores(HERE / "data" / "ablation.csv"), lines)
 
 
 def timed(what: str) -> dict:
@@ -138,15 +195,42 @@ def stream_table() -> str:
     return table(("", *(f"{count:,}" for count in counts), "state, MB"), lines)
 
 
-def meeting(memory: str, attention: str, precision: str = "float32") -> str:
+def meeting(memory: str, attention: str) -> str:
     """From how many keys on the memory is the faster one, forward and with gradients, in words."""
     rows, words = timed("attention")["rows"], []
     fewest = min(row["key_pos"] for row in rows if row["key_pos"] is not None)
     for name in PASSES:
-        keys = crossover(rows, memory, attention, name, precision)
+        keys = crossover(rows, memory, attention, name)
         found = "at no measured number of keys" if keys is None else f"from {keys:,} keys on"
         words.append(f"at {fewest:,} keys already" if keys == fewest else found)
     return f"forward {words[0]}, with gradients {words[1]}"
+
+
+def rounded_words() -> str:
+    """What the kernel's read costs with rounded products, beside full attention over the fewest keys, in words."""
+    attention = [row for row in timed("attention")["rows"] if row["what"] == "attention"]
+    fewest = min(row["key_pos"] for row in attention)
+    words = []
+    for name in PASSES:
+        (read,) = (row for row in timed("read")["rows"] if (row["form"], row["pass"]) == (ROUNDED, name))
+        (full,) = (row for row in attention if (row["key_pos"], row["pass"]) == (fewest, name))
+        words.append(f"{read['milliseconds']:.3f} ms {name} ({full['milliseconds']:.3f})")
+    return (
+        "By default the kernel's products of float32 numbers are exact; with PyTorch's own switch, "
+        f'`torch.set_float32_matmul_precision("high")`, they are rounded to TF32, and the read takes {words[0]} and '
+        f"{words[1]}; in brackets, full attention over {fewest:,} keys in {attention[0]['precision']}."
+    )
+
+
+def training_table() -> str:
+    """Steps of training, plain and fast, by preset and model."""
+    rows = {(row["preset"], row["model"], row["path"]): row for row in timed("train")["rows"]}
+    lines = []
+    for preset, model in dict.fromkeys(key[:2] for key in rows):
+        plain, fast = rows[preset, model, "eager"], rows[preset, model, "fast"]
+        speed = f"{fast['tokens_per_second'] / 1e6:.1f} million"
+        lines.append((f"{preset}, {model}", f"{plain['milliseconds']:.2f}", f"**{fast['milliseconds']:.2f}**", speed))
+    return table(("", "plain", "fast", "symbols per second, fast"), lines)
 
 
 def cpu_words() -> str:
@@ -175,6 +259,7 @@ def speed_text() -> str:
     parts = (
         f"**A read** on {place(read)}: {sizes.format(**read['sizes'])}.",
         read_table(),
+        *([rounded_words()] if not on_cpu(read) else []),
         cpu_words(),
         f"**A memory beside full attention** on {place(attention)}: {sizes.format(**attention['sizes'])}. The read of "
         f"the memory alone is faster than full attention alone: {meeting('memory read', 'attention')}. Its whole step, "
@@ -194,6 +279,8 @@ FIGURES = {
     "learning_curves.png": learning_curves,
     "sorting.png": partial(sorting, "full", "sorting, at the paper's sizes"),
     "sorting_small.png": partial(sorting, "small", "sorting, an eighth of the paper's sizes"),
+    "longer.png": longer,
+    "ablation.png": ablation,
     "crossover.png": crossover_figure,
 }
 # What stands between these two lines of the README is written anew with the figures.

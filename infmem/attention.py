@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infmem.basis import GaussianBasis
 from infmem.kernels import fits
-from infmem.validation import checked, require
+from infmem.validation import checked, require, require_positive
 
 
 class Density(NamedTuple):
@@ -49,6 +49,7 @@ def scores(
 
     Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: nothing that is known.
     """
+    require(query.shape[-1] >= 1, "query must have at least one component (d_head), got none")
     products = einsum(query, keys, "batch head query_pos d_head, batch head basis d_head -> batch head query_pos basis")
     return products / math.sqrt(query.shape[-1])
 
@@ -107,6 +108,7 @@ def collapsed_logits(
 
     Source: plain algebra; equal to mapping `scores`, tested to rounding.
     """
+    require(query.shape[-1] >= 1, "query must have at least one component (d_head), got none")
     products = einsum(query, keys, "batch head query_pos d_head, batch head map d_head -> map batch head query_pos")
     return products / math.sqrt(query.shape[-1])
 
@@ -134,7 +136,9 @@ def density(
     Source: Martins et al. 2022 (arXiv 2109.00301). Differs from the paper: the smallest variance follows the
         released code.
     """
-    sigma_sq = torch.nn.functional.softplus(sigma_sq_logit).clamp(min=sigma_sq_min)
+    require(0 < sigma_sq_min < math.inf, f"sigma_sq_min must be > 0 and finite, got {sigma_sq_min}: it is a variance")
+    smallest = max(sigma_sq_min, torch.finfo(sigma_sq_logit.dtype).tiny)
+    sigma_sq = torch.nn.functional.softplus(sigma_sq_logit).clamp(min=smallest)
     return Density(mu=torch.sigmoid(mu_logit), sigma_sq=sigma_sq)
 
 
@@ -224,8 +228,14 @@ def kl_regularizer(sigma_sq: Float[Tensor, "*shape"], sigma_0: float) -> Float[T
         GPT-2 code adds a term that pulls mu to the oldest memory).
     """
     require(sigma_0 > 0, f"sigma_0 must be > 0, got {sigma_0}: it is a standard deviation")
+    numbers = torch.finfo(sigma_sq.dtype)
+    require(
+        numbers.tiny <= sigma_0 * sigma_0 <= numbers.max,
+        f"sigma_0 must be > 0 with a square that is a number in {sigma_sq.dtype}, got {sigma_0}",
+    )
+    require_positive("sigma_sq", sigma_sq)
     ratio = sigma_sq / sigma_0**2
-    return 0.5 * (ratio - torch.log(ratio) - 1)
+    return 0.5 * (ratio - torch.log(ratio.clamp(max=numbers.max)) - 1)  # a ratio that overflows is infinitely far
 
 
 @checked

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from infmem.validation import checked, require
+from infmem.validation import checked, require, require_finite, require_positive, require_values
 
 # A Gaussian further from a limit than so many standard deviations has no mass beyond it, in float64 either.
 NUM_SIGMAS = 8
@@ -38,6 +38,7 @@ def gaussian_density(
         >>> round(gaussian_density(torch.zeros(1), torch.zeros(1), torch.ones(1)).item(), 4)
         0.3989
     """
+    require_positive("variance", variance)
     return torch.exp(-0.5 * (t - mean) ** 2 / variance) * torch.rsqrt(2 * math.pi * variance)
 
 
@@ -63,13 +64,18 @@ def gaussian_mass(
         >>> round(gaussian_mass(torch.zeros(1), torch.ones(1), -1.96, 1.96).item(), 3)
         0.95
     """
+    require_positive("variance", variance)
+    width = upper - lower
+    require_values("upper - lower", torch.as_tensor(width), lambda each: each >= 0, ">= 0")
     scale = torch.rsqrt(variance)
     below, above = (lower - mean) * scale, (upper - mean) * scale
     # The normal distribution function is near 1 on the right, where differences cancel: reflect that case to the left.
     on_the_right = below > 0
     below, above = torch.where(on_the_right, -above, below), torch.where(on_the_right, -below, above)
-    # erfc keeps its digits where it is tiny; PyTorch's ndtr does not.
-    return 0.5 * (torch.erfc(-above * math.sqrt(0.5)) - torch.erfc(-below * math.sqrt(0.5)))
+    below, above = below * math.sqrt(0.5), above * math.sqrt(0.5)
+    # In the tail erfc keeps its digits, which PyTorch's ndtr does not, and around the mean erf does.
+    in_the_tail, around_the_mean = torch.erfc(-above) - torch.erfc(-below), torch.erf(above) - torch.erf(below)
+    return 0.5 * torch.where(above < -0.5, in_the_tail, around_the_mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,8 @@ class GaussianBasis:
         sigmas: the widths (standard deviations) $\sigma_j$ > 0.
 
     Raises:
-        ValueError: if there are no functions, the two differ in length, or a width is not positive.
+        ValueError: if there are no functions, the two differ in length, a centre is not finite, or a width is not
+            positive, or too small or large to be squared.
 
     Source: Martins et al. 2022 (arXiv 2109.00301); continuous attention of Martins et al. 2020
         (arXiv 2006.07214).
@@ -102,6 +109,13 @@ class GaussianBasis:
         )
         positive = self.sigmas.is_meta or bool((self.sigmas > 0).all())
         require(positive, f"every width in sigmas must be > 0, got {self.sigmas.tolist() if not positive else ''}")
+        if not self.centers.is_meta:
+            require_finite("centers", self.centers)
+            squares = self.sigmas**2
+            require(
+                bool(((squares > 0) & squares.isfinite()).all()),
+                f"every width in sigmas must have a square that {squares.dtype} can hold, got {self.sigmas.tolist()}",
+            )
         object.__setattr__(self, "regions", _regions(self.centers, self.sigmas))
 
     @classmethod
@@ -147,7 +161,9 @@ class GaussianBasis:
 
     def to(self, *args, **kwargs) -> "GaussianBasis":
         """The same basis with another dtype or on another device, as `Tensor.to`."""
-        return GaussianBasis(self.centers.to(*args, **kwargs), self.sigmas.to(*args, **kwargs))
+        centers, sigmas = self.centers.to(*args, **kwargs), self.sigmas.to(*args, **kwargs)
+        is_same = centers is self.centers and sigmas is self.sigmas
+        return self if is_same else GaussianBasis(centers, sigmas)  # a new one looks at its values: a GPU must wait
 
     @checked
     def evaluate(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape basis"]:
@@ -186,7 +202,8 @@ class GaussianBasis:
         Args:
             mu: means of the densities.
             sigma_sq: variances of the densities, > 0.
-            unit_interval: whether the density lives on [0, 1] only, instead of the whole line.
+            unit_interval: whether the density lives on [0, 1] only, instead of the whole line; then `mu` may not lie so
+                far outside that nothing of it is left there.
 
         Returns:
             The expectations.
@@ -204,11 +221,14 @@ class GaussianBasis:
             >>> basis.expectation(torch.tensor(0.0), wide).round(decimals=3)
             tensor([0.4730, 0.2340])
         """
+        require_positive("sigma_sq", sigma_sq)
         mu, sigma_sq = rearrange(mu, "... -> ... 1"), rearrange(sigma_sq, "... -> ... 1")
         whole_line = gaussian_density(mu, self.centers, sigma_sq + self.sigmas**2)
         if not unit_interval:
             return whole_line
-        return self._times_mass_inside(whole_line, mu, sigma_sq) / gaussian_mass(mu, sigma_sq, 0.0, 1.0)
+        mass = gaussian_mass(mu, sigma_sq, 0.0, 1.0)
+        require_positive("the mass in [0, 1] that mu and sigma_sq leave", mass)
+        return self._times_mass_inside(whole_line, mu, sigma_sq) / mass
 
     def _times_mass_inside(self, whole_line: Tensor, mu: Tensor, sigma_sq: Tensor) -> Tensor:
         """Values times the mass in [0, 1] of each product: only functions near an end can lose any of it."""
@@ -262,9 +282,10 @@ class GaussianBasis:
 
 def _product_mass(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
     """Mass in [0, 1] of the normalised product of two Gaussians, which is a third."""
-    total = variance + other_variance
-    product_mean = (mean * other_variance + other_mean * variance) / total
-    return gaussian_mass(product_mean, variance * other_variance / total, 0.0, 1.0)
+    share = variance / (variance + other_variance)  # products of variances would underflow long before these do
+    return gaussian_mass(
+        torch.lerp(*torch.broadcast_tensors(mean, other_mean, share)), share * other_variance, 0.0, 1.0
+    )
 
 
 def _regions(centers: Tensor, sigmas: Tensor) -> tuple[int, int, int]:

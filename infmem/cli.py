@@ -7,8 +7,9 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -20,20 +21,27 @@ from infmem.checkpoint import load_checkpoint, write_text
 from infmem.config import parse_options
 from infmem.demo import MODELS, demo_config, format_summary, run_demo
 from infmem.distributed import joined_workers
-from infmem.evaluation import Evaluation
+from infmem.evaluation import RecallEvaluation, SortingEvaluation
 from infmem.evaluation import evaluate as evaluate_model
 from infmem.experiment import (
     ABLATION_SEEDS,
+    ABLATION_STEPS,
+    LONGER,
+    RECALL_SEEDS,
+    RECALL_STEPS,
     SCALES,
     VARIANTS,
+    Cell,
     ScaleName,
     VariantName,
     ablation_cells,
     chosen_rates,
     num_missing,
     read_rows,
+    recall_cells,
     record_errors,
     record_lines,
+    record_longer,
     result_cells,
     sweep_cells,
     train_cells,
@@ -56,6 +64,7 @@ from infmem.presets import (
 )
 from infmem.run import Run, default_folder, load_run
 from infmem.sweep import sweep as run_sweep
+from infmem.tasks import TaskName, find_task, recall
 from infmem.tasks.sorting import first_visible, reference_lines
 from infmem.training import TrainingConfig, generator_for
 from infmem.validation import require
@@ -64,7 +73,6 @@ INTERRUPTED = 130
 BAD_INPUT = 2
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Task = Literal["sorting"]
 Fast = Literal["auto", "on", "off"]
 FAST: dict[Fast, bool | None] = {"auto": None, "on": True, "off": False}
 
@@ -112,7 +120,7 @@ def demo(
 
 def train(
     model: ModelName = "infinite-former",
-    task: Task = "sorting",
+    task: TaskName = "sorting",
     preset: PresetName = "classroom",
     memory: MemoryName = "best",
     memory_options: tuple[str, ...] = (),
@@ -141,13 +149,13 @@ def train(
 
     Args:
         model: which model.
-        task: what to train on.
+        task: what to train on: sorting by counts, or recall of facts that were stated early.
         preset: sizes of model and task.
         memory: preset of the long-term memory (infinite-former only).
         memory_options: fields of the memory to set otherwise, such as schedule=fixed or sigmas=[0.05] for the
             infinite-former, rate=2 or compression=max_pool for the compressive-transformer.
         num_layers: layers of the model.
-        length: symbols per sequence.
+        length: symbols (recall: tokens) per sequence.
         segment_length: tokens per segment.
         batch_size: sequences per step.
         steps: optimiser steps.
@@ -159,7 +167,7 @@ def train(
         start: folder of a run of the same model whose weights to begin with, such as one on shorter sequences.
         device: where to train.
         fast: compile the layers, and on a GPU record the step; auto does it on a GPU. It takes half a minute to begin.
-        run: folder of the run; by default runs/sorting-MODEL-PRESET-LENGTH-seedSEED.
+        run: folder of the run; by default runs/TASK-MODEL-PRESET-LENGTH-seedSEED.
         resume: go on from the folder's checkpoint.
         save_every: steps between checkpoints.
         sequences: sequences of the evaluation at the end.
@@ -183,15 +191,16 @@ def train(
     )
     options = parse_options(MEMORY_CONFIGS[model], memory_options) if memory_options else {}
     config = TrainingConfig(
-        model=model_config(model, sizes, memory, options),
+        model=model_config(model, sizes, memory, options, task),
         grad_segments=grad_segments,
         precision=precision,
         optimizer=optimizer,
+        task=task,
         seed=seed,
         **chosen,
     )
     weights = None if start is None else load_checkpoint(start / "checkpoint.safetensors")
-    folder = run or default_folder(model, preset, config.length, seed)
+    folder = run or default_folder(model, preset, config.length, seed, task)
     with joined_workers(choose_device(device)) as workers:
         training = Run(config, folder, workers.device, resume=resume, fast=FAST[fast], workers=workers, start=weights)
         if workers.is_first:
@@ -214,13 +223,13 @@ def evaluate(
     seed: int = 0,
     device: Device = "auto",
 ) -> int:
-    """Evaluate a trained model on fresh sequences, beside the reference lines.
+    """Evaluate a trained model on fresh sequences of its task, beside what counting or guessing scores.
 
     Writes each result to evaluation-LENGTH.json in the run's folder.
 
     Args:
         run: folder of the run.
-        length: symbols per sequence, one number or several; by default as in training.
+        length: symbols (recall: tokens) per sequence, one number or several; by default as in training.
         sequences: how many sequences.
         batch_size: sequences at a time.
         seed: of the sequences.
@@ -228,43 +237,65 @@ def evaluate(
     """
     model, config = load_run(run)
     lengths = length or (config.length,)
-    require(min(lengths) >= 1, f"length must be at least 1 symbol, got {min(lengths)}")
+    shortest = find_task(config.task).shortest
+    require(min(lengths) >= shortest, f"length must be at least {shortest} for {config.task}, got {min(lengths)}")
     model.to(choose_device(device))
     for each in lengths:
         score = evaluate_model(
             model,
             each,
             config.segment_length,
+            task=config.task,
             sequences=sequences,
             batch_size=batch_size,
             seed=seed,
             precision=config.precision,
         )
-        _report(run, config, score, seed)
+        reference, report = REPORTS[config.task](config, score, seed)
+        result = {"model": config.model_name, "task": config.task} | dataclasses.asdict(score) | reference
+        write_text(run / f"evaluation-{each}.json", json.dumps(result, indent=2) + "\n")
+        print(report, flush=True)
     return 0
 
 
-def _report(run: Path, config: TrainingConfig, score: Evaluation, seed: int) -> None:
-    """Write a score, and print it beside the reference lines of its length."""
-    length = score.length
+def _report_sorting(config: TrainingConfig, score: SortingEvaluation, seed: int) -> tuple[dict, str]:
+    """What a score is held against, and both as text: counting by hand."""
     lines = reference_lines(
-        length,
+        score.length,
         config.segment_length,
         config.model.num_layers,
         config.model.reach,
         generator_for(torch.device("cpu"), seed, "lines"),
     )
-    result = {"model": config.model_name} | dataclasses.asdict(score) | {"lines": dataclasses.asdict(lines)}
-    write_text(run / f"evaluation-{length}.json", json.dumps(result, indent=2) + "\n")
     short_term = "short-term memory" if isinstance(config.model, InfiniteFormerConfig) else "receptive field"
-    print(
-        f"{config.model_name}, {score.sequences} sequences of {length} symbols:\n"
+    report = (
+        f"{config.model_name}, {score.sequences} sequences of {score.length} symbols:\n"
         f"  accuracy       {score.accuracy:.3f} ± {score.ci95:.3f} (teacher-forced)\n"
         f"  free-running   {score.free_running:.3f} ± {score.free_running_ci95:.3f}\n"
         f"  counting       {lines.exact_counts:.3f} everything, {lines.receptive_field:.3f} what its {short_term} "
-        f"reaches, {lines.last_segment:.3f} the last segment; chance {lines.chance:.3f}",
-        flush=True,
+        f"reaches, {lines.last_segment:.3f} the last segment; chance {lines.chance:.3f}"
     )
+    return {"lines": dataclasses.asdict(lines)}, report
+
+
+def _report_recall(config: TrainingConfig, score: RecallEvaluation, seed: int) -> tuple[dict, str]:
+    """What a score is held against, and both as text: guessing."""
+    by_age = "\n".join(
+        f"  {each.age:>14} {each.accuracy:.3f} ± {each.ci95:.3f} ({each.sequences} sequences)" for each in score.by_age
+    )
+    report = (
+        f"{config.model_name}, {score.sequences} sequences of {score.length} tokens:\n"
+        f"  accuracy       {score.accuracy:.3f} ± {score.ci95:.3f}; chance {recall.CHANCE:.3f}\n"
+        f"  by segments of {config.segment_length} tokens since the fact was stated:\n{by_age}"
+    )
+    return {"chance": recall.CHANCE}, report
+
+
+# How each task's score is told: what it is held against, and a text for people.
+REPORTS: dict[TaskName, Callable[[TrainingConfig, Any, int], tuple[dict, str]]] = {
+    "sorting": _report_sorting,
+    "recall": _report_recall,
+}
 
 
 def sweep(
@@ -315,7 +346,7 @@ def sweep(
 
 
 def experiment(
-    what: Annotated[Literal["sorting", "ablation"], tyro.conf.Positional] = "sorting",
+    what: Annotated[Literal["sorting", "longer", "ablation", "recall"], tyro.conf.Positional] = "sorting",
     scale: ScaleName = "small",
     variants: tuple[VariantName, ...] = tuple(VARIANTS),
     lengths: tuple[int, ...] = (),
@@ -328,13 +359,20 @@ def experiment(
     runs: Path = Path("runs/cells"),
     device: Device = "auto",
 ) -> int:
-    """Experiments on the sorting task, cell by cell.
+    """Experiments on the tasks, cell by cell.
 
     sorting is the paper's: accuracy against length for every model. First every model is trained with the same learning
     rates at small scale, then with its best one at every length and with every seed.
 
+    longer does the same at the scale's second length, small, or first, full, and then scores each model on sequences
+    up to sixteen times as long, without training it on them.
+
     ablation changes one choice of the infinite-former's memory at a time, at small scale, and records how wrong each
     memory is before it is trained.
+
+    recall is a task on which some tokens matter more than others: facts that are asked for again and again. Everybody
+    is trained with the same learning rates, then with the best one and every seed; accuracy is recorded by age of the
+    fact.
 
     What is recorded is not trained again and what was begun is gone on with: stop it, and call it again.
 
@@ -344,12 +382,12 @@ def experiment(
         variants: the models.
         lengths: symbols per sequence; by default those of the scale.
         seeds: of weights and data; by default those of the scale.
-        steps: optimiser steps; by default the preset's.
+        steps: optimiser steps; by default the preset's, 1,500 for ablation and recall.
         workers: trainings side by side; several GPUs are shared out among them.
         minutes: stop after so many, with everything saved.
         sequences: sequences of each evaluation.
-        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv (ablation.csv, memory_errors.csv) and
-            learning curves.
+        output: folder for sorting_lines.csv, sorting_sweep.csv, sorting.csv (longer.csv; ablation.csv,
+            memory_errors.csv; recall_sweep.csv, recall.csv) and learning curves.
         runs: folder for the runs.
         device: where to train.
     """
@@ -359,24 +397,41 @@ def experiment(
     chosen = dataclasses.replace(chosen, lengths=lengths or chosen.lengths, seeds=seeds or chosen.seeds)
     until = None if minutes is None else time.time() + 60 * minutes
     training = {"device": place, "workers": workers, "until": until, "sequences": sequences}
-    if what == "ablation":
-        record_errors(output / "memory_errors.csv")
-        cells, path = ablation_cells(seeds or ABLATION_SEEDS, steps), output / "ablation.csv"
+
+    def complete(cells: list[Cell], path: Path) -> int:
+        """Train what is missing, and say how many are left."""
         for row in train_cells(cells, path, runs, **training):
             print(_cell_line(row), flush=True)
-        return _report_left(num_missing(cells, path), output)
+        return num_missing(cells, path)
+
+    if what == "ablation":
+        record_errors(output / "memory_errors.csv")
+        cells = ablation_cells(seeds or ABLATION_SEEDS, steps or ABLATION_STEPS)
+        return _report_left(complete(cells, output / "ablation.csv"), output)
+    if what == "recall":
+        sweep, sweep_path = recall_cells(steps=steps or RECALL_STEPS), output / "recall_sweep.csv"
+        left = complete(sweep, sweep_path)
+        if not left:
+            rates = chosen_rates(read_rows(sweep_path), sweep, sweep[0].preset)
+            left = complete(recall_cells(rates, seeds or RECALL_SEEDS, steps or RECALL_STEPS), output / "recall.csv")
+        return _report_left(left, output)
+    if what == "longer":
+        chosen = dataclasses.replace(chosen, lengths=lengths or LONGER[scale][:1])
     record_lines(chosen, output / "sorting_lines.csv")
     sweep_path, path = output / "sorting_sweep.csv", output / "sorting.csv"
     sweep = sweep_cells(variants, chosen.optimizer, steps)
-    for row in train_cells(sweep, sweep_path, runs, **training):
-        print(_cell_line(row), flush=True)
-    left = num_missing(sweep, sweep_path)
+    left = complete(sweep, sweep_path)
     if not left:
         rates = chosen_rates(read_rows(sweep_path), sweep, chosen.preset)
         cells = result_cells(chosen, variants, rates, steps)
-        for row in train_cells(cells, path, runs, **training):
-            print(_cell_line(row), flush=True)
-        left = num_missing(cells, path)
+        left = complete(cells, path)
+        if what == "longer":
+            longer = record_longer(cells, LONGER[scale], output / "longer.csv", runs, device=place, sequences=sequences)
+            for row in longer:
+                print(_cell_line(row), flush=True)
+            gone = sum(not (runs / cell.name / "checkpoint.safetensors").exists() for cell in cells) - left
+            if gone:
+                print(f"{gone} trainings are recorded, but not in {runs}: train them there by their commands")
     return _report_left(left, output)
 
 
@@ -388,7 +443,8 @@ def _report_left(left: int, output: Path) -> int:
 def _cell_line(row: dict) -> str:
     return (
         f"{row['model']:<24} {row['length']:>6} symbols  rate {row['learning_rate']:<8} seed {row['seed']}  "
-        f"accuracy {row['accuracy']} ± {row['ci95']}  ({row['train_seconds']} s)"
+        f"accuracy {row['accuracy']} ± {row['ci95']}"
+        + (f"  ({row['train_seconds']} s)" if "train_seconds" in row else "")
     )
 
 

@@ -15,8 +15,10 @@ from infmem.validation import checked, require
 
 
 def _validate_rate(pos: int, rate: int) -> None:
+    # A rate of 2.0 would also spoil the patterns that einops keeps for 2.
     require(
-        rate >= 1 and pos % rate == 0, f"the {pos} hidden states must be whole groups of rate={rate}: compress no rest"
+        isinstance(rate, int) and rate >= 1 and pos % rate == 0,
+        f"the {pos} hidden states must be whole groups of rate={rate}: compress no rest",
     )
 
 
@@ -111,7 +113,8 @@ class Convolution(nn.Module):
 
     def __init__(self, d_model: int, rate: int):
         super().__init__()
-        self.rate = rate
+        require(d_model >= 1 and rate >= 1, f"d_model and rate must be at least 1, got {d_model} and {rate}")
+        self.d_model, self.rate = d_model, rate
         self.convolution = nn.Conv1d(d_model, d_model, kernel_size=rate, stride=rate)
         with torch.no_grad():
             self.convolution.weight.copy_(torch.eye(d_model)[:, :, None].expand(-1, -1, rate) / rate)
@@ -121,6 +124,8 @@ class Convolution(nn.Module):
     def forward(self, old: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch group d_model"]:
         """Compress hidden states, oldest first; a whole number of groups."""
         _validate_rate(old.shape[1], self.rate)
+        if old.shape[1] == 0:  # a convolution wants a group at least
+            return old
         channels_first = rearrange(old, "batch pos d_model -> batch d_model pos")
         return rearrange(self.convolution(channels_first), "batch d_model group -> batch group d_model")
 
@@ -146,6 +151,8 @@ class DilatedConvolution(nn.Module):
 
     def __init__(self, d_model: int, rate: int):
         super().__init__()
+        require(d_model >= 1 and rate >= 1, f"d_model and rate must be at least 1, got {d_model} and {rate}")
+        self.d_model = d_model
         self.dilated = nn.ModuleList(
             nn.Conv1d(d_model, d_model, kernel_size=3, dilation=dilation, padding=dilation) for dilation in (1, 2, 4)
         )
@@ -154,6 +161,8 @@ class DilatedConvolution(nn.Module):
     @checked
     def forward(self, old: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch group d_model"]:
         """Compress hidden states, oldest first; a whole number of groups."""
+        if old.shape[1] == 0:
+            return old
         channels_first = rearrange(old, "batch pos d_model -> batch d_model pos")
         for convolution in self.dilated:
             channels_first = channels_first + functional.relu(convolution(channels_first))
@@ -180,6 +189,11 @@ def content_attention(
 
     Source: Rae et al. 2020 (arXiv 1911.05507), section 3: the attention of the reconstruction loss.
     """
+    d_model, twice = query.shape[-1], keys_values.shape[-1]
+    require(
+        num_heads >= 1 and d_model % num_heads == 0 and twice == 2 * d_model,
+        f"num_heads must be a divisor of d_model ({d_model}) and keys_values twice as wide, got {num_heads}, {twice}",
+    )
     heads = rearrange(query, "batch query_pos (head d_head) -> batch head query_pos d_head", head=num_heads)
     keys, values = rearrange(
         keys_values, "batch key_pos (two head d_head) -> two batch head key_pos d_head", two=2, head=num_heads
@@ -218,4 +232,4 @@ def attention_reconstruction_loss(
     query, old, weight = query.detach(), old.detach(), key_value_weight.detach()
     wanted = content_attention(query, functional.linear(old, weight), num_heads)
     found = content_attention(query, functional.linear(compressed, weight), num_heads)
-    return functional.mse_loss(found, wanted)
+    return functional.mse_loss(found, wanted) if found.numel() else found.sum()  # of nothing nothing is lost

@@ -105,6 +105,7 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         require(isinstance(value, list | tuple), f"{where} must be a list, got {value!r}")
         return tuple(_value(where, options[0], entry) for entry in value)
     if hint is float and type(value) is int:
+        require(abs(value) < 2**63, f"{where} must be a number of sensible size, got one of {len(str(value))} digits")
         return float(value)
     require(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
     return value

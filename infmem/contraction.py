@@ -153,6 +153,12 @@ def update(
         >>> update(torch.ones(2, 3, 7), torch.ones(2, 5, 7), basis.evaluate(t), operators).shape
         torch.Size([2, 3, 7])
     """
+    batches = {tuple(part.shape[:-2]) for part in (samples, *operators)}
+    require(
+        batches <= {(), tuple(coefficients.shape[:1])},
+        f"samples and operators must be one set for all rows, or one for each of the {len(coefficients)}, got sizes "
+        f"{[tuple(part.shape) for part in (samples, *operators)]}",
+    )
     old_signal = einsum(samples, coefficients, "... sample basis, ... basis d_model -> ... sample d_model")
     kept = einsum(operators.past, old_signal, "... sample basis, ... sample d_model -> ... basis d_model")
     return kept + einsum(operators.new, x, "... pos basis, ... pos d_model -> ... basis d_model")
@@ -203,7 +209,12 @@ def age_map(
         ([5.0, 10.0, 20.0], [1.0, 1.0, 0.0])
     """
     require(num_first >= 1, f"num_first must be at least 1 token, got {num_first}")
-    token, age, t = torch.full_like(t, float("nan")), torch.zeros_like(t), t.clone()
+    require(
+        all(step.num_new >= 1 and (step.locations is None or len(step.locations) >= 1) for step in updates),
+        "each of the updates must write at least one token (num_new), and its locations hold at least one",
+    )
+    asked, t = t.dtype, t.double()
+    token, age = torch.full_like(t, float("nan")), torch.zeros_like(t)
     num_past = num_first + sum(step.num_new for step in updates)
     waiting = torch.ones_like(t, dtype=torch.bool)
     for back, step in enumerate(reversed(updates)):
@@ -216,12 +227,13 @@ def age_map(
         t = t / step.tau
         if step.locations is not None:
             t = _interpolate(t, step.locations)
-    return torch.where(waiting, num_first * t, token), torch.where(waiting, float(len(updates)), age)
+    token, age = torch.where(waiting, num_first * t, token), torch.where(waiting, float(len(updates)), age)
+    return token.to(asked), age.to(asked)
 
 
 def _interpolate(t: Float[Tensor, " query_pos"], locations: Float[Tensor, " sample"]) -> Float[Tensor, " query_pos"]:
     """The location that was put at `t`, when sorted locations were spread over i/M; 0 stays 0."""
-    num_samples = len(locations)
+    num_samples, locations = len(locations), locations.to(t)
     table = torch.cat([torch.zeros_like(locations[:1]), locations])
     place = (t.clamp(0, 1) * num_samples).clamp(max=num_samples)
     left = place.floor().long().clamp(max=num_samples - 1)

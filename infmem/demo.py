@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from infmem.checkpoint import write_text
-from infmem.evaluation import Evaluation, evaluate
+from infmem.checkpoint import failure_named, write_text
+from infmem.evaluation import SortingEvaluation, evaluate
+from infmem.lock import alone_in
 from infmem.presets import Preset, model_config
 from infmem.run import Run, clear_run, read_metrics
 from infmem.tasks.sorting import ReferenceLines, reference_lines
@@ -51,7 +52,19 @@ def run_demo(
 
     Returns:
         The summary, or None if training was interrupted.
+
+    Raises:
+        ValueError: if another demonstration is at work in the folder.
     """
+    with failure_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        return _run_demo(sizes, folder, device, seed, sequences, resume)
+
+
+def _run_demo(
+    sizes: Preset, folder: Path, device: torch.device, seed: int, sequences: int, resume: bool
+) -> dict | None:
     for name in (SUMMARY, FIGURE):
         (folder / name).unlink(missing_ok=True)  # what is there belongs to an earlier demonstration
     scores, runs = {}, {}
@@ -83,7 +96,7 @@ def run_demo(
     return summary
 
 
-def _entry(run: Run, score: Evaluation) -> dict:
+def _entry(run: Run, score: SortingEvaluation) -> dict:
     state_bytes = run.model.state_bytes(1)
     return {
         "accuracy": score.accuracy,

@@ -16,6 +16,7 @@ from infmem.models.transformer_xl import (
     WindowTransformer,
     WindowTransformerConfig,
 )
+from infmem.tasks import TaskName, find_task
 from infmem.validation import require
 
 ModelName = Literal["infinite-former", "compressive-transformer", "transformer-xl", "window"]
@@ -118,7 +119,11 @@ def preset(name: PresetName) -> Preset:
 
 
 def model_config(
-    model: ModelName, sizes: Preset, memory: MemoryName = "best", memory_options: Mapping[str, Any] | None = None
+    model: ModelName,
+    sizes: Preset,
+    memory: MemoryName = "best",
+    memory_options: Mapping[str, Any] | None = None,
+    task: TaskName = "sorting",
 ) -> ModelConfig:
     """The configuration of a model at a preset's sizes.
 
@@ -128,6 +133,7 @@ def model_config(
         memory: which preset of the long-term memory; the other models have none.
         memory_options: fields of the memory's configuration to set otherwise than the presets do: of `MemoryConfig` for
             the infinite-former, of `CompressedMemoryConfig` for the Compressive Transformer.
+        task: what it is to learn, which decides the number of tokens.
 
     Raises:
         ValueError: if a name is unknown, or the model has no such memory.
@@ -136,6 +142,7 @@ def model_config(
         >>> model_config("transformer-xl", preset("classroom")).memory_length
         80
     """
+    sizes = dataclasses.replace(sizes, sizes=dataclasses.replace(sizes.sizes, vocab_size=find_task(task).vocab_size))
     shared = dataclasses.asdict(sizes.sizes)
     require(memory in get_args(MemoryName), f"memory must be one of {', '.join(get_args(MemoryName))}, got {memory!r}")
     long_term = getattr(MemoryConfig, memory)
@@ -157,22 +164,48 @@ def model_config(
     return sizes.sizes
 
 
+MODELS: dict[type, type[TransformerXL]] = {
+    InfiniteFormerConfig: InfiniteFormer,
+    CompressiveTransformerConfig: CompressiveTransformer,
+    TransformerXLConfig: TransformerXL,
+    WindowTransformerConfig: WindowTransformer,
+}
+
+# Far more than any preset has, and 4 GiB in float32.
+MOST_WEIGHTS = 2**30
+
+
+def num_weights(config: ModelConfig) -> int:
+    """How many weights a model has, before any of them takes memory.
+
+    Example:
+        >>> num_weights(model_config("window", preset("classroom")))
+        77590
+    """
+    with torch.device("meta"):  # every layer has as many as any other
+        one, two = (MODELS[type(config)](dataclasses.replace(config, num_layers=layers)) for layers in (1, 2))
+    return one.num_parameters + (config.num_layers - 1) * (two.num_parameters - one.num_parameters)
+
+
 def build_model(config: ModelConfig, seed: int = 0) -> TransformerXL:
     """A model with fresh weights; the same seed gives the same weights, and PyTorch's own randomness stays as it was.
+
+    Raises:
+        ValueError: if the model would have more weights than `MOST_WEIGHTS`.
 
     Example:
         >>> type(build_model(model_config("window", preset("classroom")))).__name__
         'WindowTransformer'
     """
-    models = {
-        InfiniteFormerConfig: InfiniteFormer,
-        CompressiveTransformerConfig: CompressiveTransformer,
-        TransformerXLConfig: TransformerXL,
-        WindowTransformerConfig: WindowTransformer,
-    }
+    count = num_weights(config)
+    require(
+        count <= MOST_WEIGHTS,
+        f"a model of this configuration has {count:,} weights, and more than {MOST_WEIGHTS:,} are not built: lower "
+        "d_model, d_ff, num_layers, vocab_size or the sizes of its memory",
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return models[type(config)](config)
+        return MODELS[type(config)](config)
 
 
 def choose_device(name: str = "auto") -> torch.device:

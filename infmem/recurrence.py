@@ -15,7 +15,7 @@ from torch import Tensor
 from infmem.basis import GaussianBasis
 from infmem.contraction import UpdateOperators, contracted_positions
 from infmem.signal import ridge_solve
-from infmem.validation import checked, require
+from infmem.validation import checked, require, require_finite
 
 
 class LinearRecurrence(NamedTuple):
@@ -56,6 +56,10 @@ def linear_recurrence(samples: Float[Tensor, "sample basis"], operators: UpdateO
         >>> transition.shape, write.shape
         (torch.Size([3, 3]), torch.Size([3, 5]))
     """
+    require(
+        operators.past.ndim == operators.new.ndim == 2,
+        f"operators must be one set for all rows, got sizes {tuple(operators.past.shape)}: a recurrence has no batch",
+    )
     transition = einsum(
         operators.past, samples.to(operators.past), "sample basis, sample other_basis -> basis other_basis"
     )
@@ -109,12 +113,12 @@ def exact_recurrence(
     new = new.double()
     basis = basis.to(new)
     past, design = basis.stretched(tau), basis.evaluate(contracted_positions(new[:0], new, tau)).mT
-    weight = new.shape[-1] * tau / (1 - tau)
-    gram = weight / tau**2 * past.inner_products() + design @ design.mT
+    weight = new.shape[-1] / (1 - tau)  # over tau
+    gram = weight / tau * past.inner_products() + design @ design.mT
     if padding is not None:
         zeros = basis.evaluate(padding.to(gram))
         gram = gram + zeros.mT @ zeros
-    targets = torch.cat([weight / tau * past.inner_products(basis), design], dim=-1)
+    targets = torch.cat([weight * past.inner_products(basis), design], dim=-1)
     return LinearRecurrence(*ridge_solve(gram, targets, ridge).split([basis.num_basis, len(new)], dim=-1))
 
 
@@ -144,6 +148,7 @@ def recur(
     return kept + einsum(write, x, "basis pos, batch pos d_model -> batch basis d_model")
 
 
+@checked
 def retained_mass(basis: GaussianBasis, recurrence: LinearRecurrence, num_updates: int) -> Float[Tensor, " age"]:
     r"""Share of a constant segment's integral that is still in the memory, by age in updates.
 
@@ -164,15 +169,17 @@ def retained_mass(basis: GaussianBasis, recurrence: LinearRecurrence, num_update
         tensor([1.0000, 0.7400, 0.5500], dtype=torch.float64)
     """
     require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
+    _check_basis(basis, recurrence)
     weights = basis.integrals().to(recurrence.write)
     held = recurrence.write.sum(-1)
     masses = []
     for _ in range(num_updates + 1):
         masses.append(weights @ held)
         held = recurrence.transition @ held
-    return torch.stack(masses) / masses[0]
+    return _shares(torch.stack(masses))
 
 
+@checked
 def retained_energy(basis: GaussianBasis, recurrence: LinearRecurrence, num_updates: int) -> Float[Tensor, " age"]:
     r"""Share of a white-noise segment's energy that is still in the memory, by age in updates: how fast detail goes.
 
@@ -194,13 +201,27 @@ def retained_energy(basis: GaussianBasis, recurrence: LinearRecurrence, num_upda
         True
     """
     require(num_updates >= 0, f"num_updates must be >= 0, got {num_updates}")
+    _check_basis(basis, recurrence)
     inner_products = basis.inner_products().to(recurrence.write)
     held = recurrence.write
     energies = []
     for _ in range(num_updates + 1):
         energies.append(einsum(held, inner_products, held, "basis pos, basis other_basis, other_basis pos ->"))
         held = recurrence.transition @ held
-    return torch.stack(energies) / energies[0]
+    return _shares(torch.stack(energies))
+
+
+def _check_basis(basis: GaussianBasis, recurrence: LinearRecurrence) -> None:
+    require(
+        basis.num_basis == len(recurrence.write),
+        f"basis must have the {len(recurrence.write)} functions of the recurrence, got {basis.num_basis}",
+    )
+
+
+def _shares(left: Float[Tensor, " age"]) -> Float[Tensor, " age"]:
+    """What is left at each age, as shares of what there was at first."""
+    require(bool(left[0] != 0), "recurrence.write must write something, got nothing that a share could be left of")
+    return left / left[0]
 
 
 @checked
@@ -208,13 +229,20 @@ def half_life(retained: Float[Tensor, " age"]) -> float:
     """Age, in updates, at which a retained share first falls to a half (linear between updates); inf if it never does.
 
     Args:
-        retained: shares by age, from `retained_mass` or `retained_energy`.
+        retained: shares by age, from `retained_mass` or `retained_energy`; at least that of age 0.
+
+    Raises:
+        ValueError: if there are no shares, or some are not finite.
 
     Example:
         >>> half_life(torch.tensor([1.0, 0.75, 0.25]))
         1.5
     """
+    require(len(retained) >= 1, "retained must hold the share at age 0 at least, got no shares")
+    require_finite("retained", retained)
     shares = retained.tolist()
+    if shares[0] <= 0.5:
+        return 0.0
     for age in range(1, len(shares)):
         if shares[age] <= 0.5:
             return age - 1 + (shares[age - 1] - 0.5) / (shares[age - 1] - shares[age])

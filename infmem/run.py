@@ -1,18 +1,18 @@
 """A training run: a folder that can be left and gone on with.
 
 The folder holds `config.json`, `metrics.csv` (a row per step) and `checkpoint.safetensors`. Every step draws its
-sequences from a generator seeded by (seed, step), so a run that was stopped goes on exactly where it was.
+sequences from a generator seeded by (seed, step), so a run that was stopped goes on exactly where it was. Rows are
+written before the checkpoint that counts them: whenever a process dies, each step up to the checkpoint has its row.
 """
 
 import csv
 import json
 import math
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,27 +20,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from infmem.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_text
+from infmem.checkpoint import Checkpoint, append_text, failure_named, load_checkpoint, save_checkpoint, write_text
 from infmem.config import from_dict, to_dict
 from infmem.distributed import Workers
 from infmem.fast import fast_is_sensible, fast_step
+from infmem.lock import alone_in
 from infmem.models.transformer_xl import TransformerXL
 from infmem.optimizer import build_optimizer
-from infmem.presets import build_model
+from infmem.presets import build_model, num_weights
+from infmem.tasks import TaskName
 from infmem.training import BatchReader, BatchResult, TrainingConfig, derive_seed, learning_rate, train_batch
 from infmem.validation import require
 
 METRICS = ("step", "loss", "accuracy", "learning_rate", "gradient_norm", "seconds")
+HEADER = ",".join(METRICS) + "\n"
 
 
-def default_folder(model: str, preset: str, length: int, seed: int) -> Path:
+def default_folder(model: str, preset: str, length: int, seed: int, task: TaskName = "sorting") -> Path:
     """Where a run is kept if nothing else is asked for.
 
     Example:
         >>> default_folder("window", "small", 500, 0).as_posix()
         'runs/sorting-window-small-500-seed0'
     """
-    return Path("runs") / f"sorting-{model}-{preset}-{length}-seed{seed}"
+    return Path("runs") / f"{task}-{model}-{preset}-{length}-seed{seed}"
 
 
 class DivergenceError(ValueError):
@@ -60,7 +63,9 @@ class Run:
         start: weights to begin with, of a model of the same configuration; None draws them by the seed.
 
     Raises:
-        ValueError: if the folder holds another run, or `resume` finds none, or the fast step is not possible.
+        ValueError: if the folder holds another run, or `resume` finds none, or another process is at work there, or
+            the fast step is not possible.
+        OSError: if the folder can't be written to.
     """
 
     def __init__(
@@ -105,15 +110,24 @@ class Run:
             not self.folder.exists() or self.folder.is_dir(),
             f"{self.folder} is a file, but a run needs a folder: choose another one (--run)",
         )
-        require(
-            not (self.folder / "checkpoint.safetensors").exists() and not (self.folder / "metrics.csv").exists(),
-            f"{self.folder} holds a run already: go on with it (--resume) or choose another folder (--run)",
-        )
-        write_text(self.folder / "config.json", json.dumps(to_dict(self.config), indent=2) + "\n")
-        write_text(self.folder / "metrics.csv", ",".join(METRICS) + "\n")
-        self.save()  # so that the run can be gone on with, whatever happens
+        with failure_named(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(self.folder):
+            require(
+                not _holds_run(self.folder),
+                f"{self.folder} holds a run already: go on with it (--resume) or choose another folder (--run)",
+            )
+            write_text(self.folder / "config.json", json.dumps(to_dict(self.config), indent=2) + "\n")
+            write_text(self.folder / "metrics.csv", HEADER)
+            self.save()  # so that the run can be gone on with, whatever happens
 
     def _read_folder(self) -> Checkpoint:
+        with alone_in(self.folder):
+            return self._read_checkpoint()
+
+    def _read_checkpoint(self) -> Checkpoint:
+        """The folder's checkpoint; rows of later steps, which will be taken again, are dropped."""
+        self._left = _version(self.folder)
         checkpoint = load_checkpoint(self.folder / "checkpoint.safetensors")
         stored = from_dict(type(self.config), checkpoint.config)
         require(
@@ -122,8 +136,7 @@ class Run:
             "resume with the same ones, or choose another folder (--run)",
         )
         rows = [row for row in read_metrics(self.folder) if row["step"] <= checkpoint.step]
-        lines = [",".join(METRICS), *(",".join(_text(row[name]) for name in METRICS) for row in rows)]
-        write_text(self.folder / "metrics.csv", "\n".join(lines) + "\n")
+        write_text(self.folder / "metrics.csv", HEADER + _lines(rows))
         return checkpoint
 
     def _load(self, checkpoint: Checkpoint) -> None:
@@ -135,10 +148,7 @@ class Run:
         if self.folder is None or not self.workers.is_first:
             self.rows = self.rows if self.folder is None else []
             return
-        with (self.folder / "metrics.csv").open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([_text(row[name]) for name in METRICS] for row in self.rows)
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.folder / "metrics.csv", _lines(self.rows))
         self.rows = []
         save_checkpoint(
             self.folder / "checkpoint.safetensors",
@@ -149,6 +159,21 @@ class Run:
             self.optimizer,
             self._carried(),
         )
+        self._left = _version(self.folder)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process in the folder, and none has been there since this run has read or written it."""
+        if self.folder is None:
+            yield
+            return
+        with alone_in(self.folder):
+            require(
+                _version(self.folder) == self._left,
+                f"{self.folder} has changed since this run has left it: another process has trained there; "
+                "go on from what it has saved (--resume)",
+            )
+            yield
 
     def _carried(self) -> dict[str, Tensor]:
         """What a run carries from step to step besides its model and optimiser: here nothing."""
@@ -198,8 +223,14 @@ class Run:
             Whether the last step was reached. If not, the state is saved, and another call goes on.
 
         Raises:
-            ValueError: if the loss is no longer finite; what was saved before is left as it is.
+            ValueError: if the loss is no longer finite, or another process is at work in the folder, or has been.
+            OSError: if the folder can't be written to. What was saved before is left as it is in each case.
         """
+        with ExitStack() as stack:
+            self.workers.from_first(lambda: stack.enter_context(self._alone()))
+            return self._train(progress, save_every, log_every, until)
+
+    def _train(self, progress: bool | None, save_every: int, log_every: int, until: float | None) -> bool:
         self.model.train()
         log_every = min(log_every, save_every)
         bar = tqdm(
@@ -255,8 +286,26 @@ def _differences(stored: TrainingConfig, wanted: TrainingConfig) -> list[str]:
     return [f"{name} ({theirs[name]} there, {mine[name]} here)" for name in mine if mine[name] != theirs[name]]
 
 
+def _lines(rows: Iterable[dict[str, int | float]]) -> str:
+    """Rows of metrics as the file has them."""
+    return "".join(",".join(_text(row[name]) for name in METRICS) + "\n" for row in rows)
+
+
 def _text(value: int | float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether there is anything to lose, a checkpoint or rows: what died before its first checkpoint has neither."""
+    metrics = folder / "metrics.csv"
+    has_rows = metrics.exists() and metrics.read_bytes() != HEADER.encode()
+    return has_rows or (folder / "checkpoint.safetensors").exists()
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder's checkpoint from any other that was there, or will be; None if there is none."""
+    path = folder / "checkpoint.safetensors"
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
@@ -292,7 +341,7 @@ def read_metrics(folder: Path) -> list[dict[str, int | float]]:
         rows = list(reader)
     require(
         tuple(reader.fieldnames or ()) == METRICS,
-        f"{path} must begin with the line {','.join(METRICS)}: it is damaged, or of another kind",
+        f"{path} must begin with the line {HEADER.strip()}: it is damaged, or of another kind",
     )
     complete = [row for row in rows if None not in row.values() and set(row) == set(METRICS)]
     try:
@@ -302,9 +351,14 @@ def read_metrics(folder: Path) -> list[dict[str, int | float]]:
 
 
 def clear_run(folder: Path) -> None:
-    """Remove a run's own files from a folder, and nothing else that may be there."""
-    for name in ("config.json", "metrics.csv", "checkpoint.safetensors"):
-        (folder / name).unlink(missing_ok=True)
+    """Remove a run's own files from a folder, and nothing else that may be there.
+
+    Raises:
+        ValueError: if another process is at work there.
+    """
+    with alone_in(folder):
+        for name in ("config.json", "metrics.csv", "checkpoint.safetensors"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def load_run(folder: Path) -> tuple[TransformerXL, TrainingConfig]:
@@ -313,8 +367,21 @@ def load_run(folder: Path) -> tuple[TransformerXL, TrainingConfig]:
     Raises:
         ValueError: if the folder holds no whole checkpoint of this package.
     """
-    checkpoint = load_checkpoint(folder / "checkpoint.safetensors")
+    return restored(load_checkpoint(folder / "checkpoint.safetensors"))
+
+
+def restored(checkpoint: Checkpoint) -> tuple[TransformerXL, TrainingConfig]:
+    """The model of a checkpoint, on the CPU, and how it was trained.
+
+    Raises:
+        ValueError: if the checkpoint does not hold the weights of its own configuration.
+    """
     config = from_dict(TrainingConfig, checkpoint.config)
+    wanted, there = num_weights(config.model), sum(tensor.numel() for tensor in checkpoint.model.values())
+    require(  # before a model is built: a few letters can ask for gigabytes
+        wanted == there,
+        f"the checkpoint holds {there:,} weights, but a model of its configuration has {wanted:,}: it is damaged",
+    )
     model = build_model(config.model)
     checkpoint.load_into(model)
     return model, config

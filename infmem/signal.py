@@ -5,15 +5,16 @@ coefficient vectors, is the memory: a signal $\bar{X}(t) = B^\top \psi(t)$ that 
 in the tokens, $B = G^\top X$, and G depends on the positions alone, so it is computed once.
 """
 
+import math
 from typing import Literal
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum, rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
 from infmem.basis import GaussianBasis
-from infmem.validation import checked, require
+from infmem.validation import checked, require, require_finite
 
 PositionRule = Literal["end_points", "midpoints"]
 
@@ -74,6 +75,7 @@ def padding_positions(
         [-0.375, -0.125, 1.125, 1.375]
     """
     require(length >= 1, f"length must be at least 1 token, got {length}: there is nothing to pad")
+    require(shift is None or 0 <= shift <= 0.5, f"shift must be in [0, 0.5], got {shift}: zeros lie on [-0.5, 1.5]")
     num_points = 2 * length
     if shift is None:  # an odd number of tokens leaves room for (length - 1) / 2 zeros on each side
         num_points -= length % 2
@@ -119,6 +121,7 @@ def ridge_operator(
         torch.Size([5, 3])
     """
     require(positions.shape[-1] >= 1, "positions must hold at least one token, got none")
+    require_finite("positions", positions)  # nobody waits longer for it: the solver looks at values anyway
     wide_basis = basis.to(device=positions.device, dtype=torch.float64)
     design = wide_basis.evaluate(positions.double())
     gram = einsum(design, design, "... pos basis, ... pos other_basis -> ... basis other_basis")
@@ -149,19 +152,35 @@ def ridge_solve(
         >>> ridge_solve(torch.eye(3), torch.ones(3, 1), ridge=1.0).T
         tensor([[0.5000, 0.5000, 0.5000]])
     """
-    require(ridge >= 0, f"ridge must be >= 0, got {ridge}: it is the penalty on the size of the coefficients")
+    require(
+        0 <= ridge < math.inf, f"ridge must be >= 0, got {ridge}: it is the penalty on the size of the coefficients"
+    )
+    require(gram.dtype in (torch.float32, torch.float64), f"gram must be in float32 or float64, got {gram.dtype}")
+    require(gram.shape[-2] == gram.shape[-1], f"gram must be square, got sizes {tuple(gram.shape)}")
+    require_finite("gram", gram)
     num_basis = gram.shape[-1]
     penalty = ridge * torch.eye(num_basis, dtype=gram.dtype, device=gram.device)
     cholesky, failed = torch.linalg.cholesky_ex(gram + penalty)
+    if gram.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be looked at then
+        return _substitute(cholesky, targets)
     singular = failed > 0
-    if ridge == 0:  # rounding can make a singular matrix look positive definite
-        singular = singular | (torch.linalg.matrix_rank(gram, hermitian=True) < num_basis)
+    diagonal, rounding = gram.diagonal(dim1=-2, dim2=-1), torch.finfo(gram.dtype)
+    is_small = ridge <= rounding.eps * num_basis * diagonal.amax(-1)
+    if bool(is_small.any()):  # then rounding can make a singular matrix look positive definite
+        singular = singular | (torch.linalg.matrix_rank(gram + penalty, hermitian=True) < num_basis)
+        singular = singular | (diagonal.amin(-1) + ridge < rounding.tiny / rounding.eps)  # met by no token
     require(
         not bool(singular.any()),
         f"the ridge regression has no unique solution with ridge={ridge}, {num_basis} basis functions and "
         f"{targets.shape[-1]} positions: use a larger ridge or fewer, different basis functions",
     )
-    return torch.cholesky_solve(targets, cholesky)
+    return _substitute(cholesky, targets)
+
+
+def _substitute(cholesky: Tensor, targets: Tensor) -> Tensor:
+    """Forward and back substitution; `torch.cholesky_solve`, which does the same, waits for a GPU."""
+    half = torch.linalg.solve_triangular(cholesky, targets, upper=False)
+    return torch.linalg.solve_triangular(cholesky.mT, half, upper=True)
 
 
 @checked
@@ -277,7 +296,7 @@ def regression_error(
         padding: positions whose target is zero, or None.
 
     Returns:
-        0 for a perfect copy, 1 for what an empty memory would give.
+        0 for a perfect copy, also of nothing but zeros; 1 for what an empty memory would give.
 
     Example:
         >>> x = torch.sin(torch.linspace(0, 6.28, 64)).reshape(1, 64, 1)
@@ -286,6 +305,9 @@ def regression_error(
         True
     """
     operator = ridge_operator(basis, positions, ridge, padding).to(x)
+    largest = reduce(x.abs(), "batch pos d_model -> batch 1 1", "max")
+    x = x / torch.where(largest > 0, largest, 1.0)  # a share does not depend on it, and squares overflow soon
     error = x - read(fit(x, operator), basis, positions)
     energy = rearrange(x, "batch pos d_model -> batch (pos d_model)").square().sum(-1)
-    return rearrange(error, "batch pos d_model -> batch (pos d_model)").square().sum(-1) / energy
+    lost = rearrange(error, "batch pos d_model -> batch (pos d_model)").square().sum(-1)
+    return lost / torch.where(energy > 0, energy, 1.0)

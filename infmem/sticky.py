@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from infmem.basis import gaussian_mass
-from infmem.validation import checked, require
+from infmem.validation import checked, require, require_positive, require_values
 
 SamplingMethod = Literal["stratified", "iid", "left_edge"]
 
@@ -46,6 +46,7 @@ def attention_histogram(
         tensor([[0.0000, 0.5000, 0.5000, 0.0000]])
     """
     require(num_bins >= 1, f"num_bins must be at least 1, got {num_bins}")
+    require_positive("sigma_sq", sigma_sq)
     edges = torch.linspace(0, 1, num_bins + 1, dtype=mu.dtype, device=mu.device)
     mean, variance = rearrange(mu, "batch head query_pos -> batch head query_pos 1"), sigma_sq.unsqueeze(-1)
     masses = gaussian_mass(mean, variance, edges[:-1], edges[1:])
@@ -69,7 +70,7 @@ def sample_locations(
         Left edge: iid, and each location moved to the left edge of its bin.
 
     Args:
-        probabilities: the histogram; rows sum to 1.
+        probabilities: the histogram; rows sum to 1. A row without attention, or not finite, is sampled evenly.
         num_samples: number of locations M >= 1.
         generator: source of randomness, on the same device; None takes PyTorch's default one.
         method: which of the three.
@@ -99,6 +100,8 @@ def sample_locations(
         f"{getattr(generator, 'device', None)}: make it with `torch.Generator({probabilities.device.type!r})`",
     )
     num_bins = probabilities.shape[-1]
+    require(num_bins >= 1, "probabilities must hold at least one bin, got none")
+    require_values("probabilities", probabilities, lambda each: each >= 0, ">= 0")
     shape = (len(probabilities), num_samples)
     u = torch.rand(shape, generator=generator, dtype=torch.float64, device=probabilities.device)
     if method == "stratified":
@@ -106,7 +109,8 @@ def sample_locations(
     else:
         u = u.sort(-1).values
     weights = probabilities.double()
-    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)  # a row without attention is sampled evenly
+    weights = weights / weights.amax(-1, keepdim=True)
+    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)
     cumulative = weights.cumsum(-1)
     total = cumulative[:, -1:]
     cumulative = cumulative / total
@@ -146,6 +150,8 @@ def provenance(locations: Float[Tensor, "batch sample"], probabilities: Float[Te
         Provenance(bin=tensor([[0, 1]]), density=tensor([[0.5000, 1.5000]]))
     """
     num_bins = probabilities.shape[-1]
+    require(num_bins >= 1, "probabilities must hold at least one bin, got none")
+    require_values("locations", locations, lambda each: (each >= 0) & (each <= 1), "in [0, 1]")
     left_edges = (torch.arange(num_bins, dtype=torch.float64, device=locations.device) / num_bins).to(locations)
-    found = (torch.bucketize(locations, left_edges, right=True) - 1).clamp(0, num_bins - 1)
+    found = (torch.bucketize(locations.contiguous(), left_edges, right=True) - 1).clamp(0, num_bins - 1)
     return Provenance(bin=found, density=probabilities.gather(-1, found) * num_bins)

@@ -108,6 +108,7 @@ def _train_cell(config: TrainingConfig, device: str, threads: int, sequences: in
             run.model,
             config.length,
             config.segment_length,
+            task=config.task,
             sequences=sequences,
             seed=derive_seed(config.seed, "sweep"),
             precision=config.precision,

@@ -19,7 +19,7 @@ from infmem.models.parallel import memorize
 from infmem.models.transformer_xl import TransformerXL, TransformerXLConfig, WindowTransformerConfig
 from infmem.optimizer import OptimizerName
 from infmem.presets import MODEL_NAMES
-from infmem.tasks import sorting
+from infmem.tasks import TaskName, find_task, sorting
 from infmem.validation import check_fields, checked, require
 
 
@@ -29,7 +29,7 @@ class TrainingConfig:
 
     Args:
         model: configuration of the model.
-        length: symbols per sequence.
+        length: symbols per sequence, or tokens of a task that has no other symbols.
         segment_length: tokens per segment.
         batch_size: sequences per step.
         steps: optimiser steps.
@@ -40,6 +40,7 @@ class TrainingConfig:
         grad_segments: segments that gradient flows through, up to the one that answers.
         precision: `float32`, `bfloat16` (autocast), or `auto`: bfloat16 on GPUs.
         optimizer: what takes the steps.
+        task: what is learned.
         seed: of weights and data.
 
     Raises:
@@ -58,6 +59,7 @@ class TrainingConfig:
     grad_segments: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     optimizer: OptimizerName = "adam"
+    task: TaskName = "sorting"
     seed: int = 0
 
     def __post_init__(self):
@@ -69,9 +71,19 @@ class TrainingConfig:
         require(0 <= self.final_share <= 1, f"final_share must be in [0, 1], got {self.final_share}")
         require(self.clip_norm > 0, f"clip_norm must be > 0, got {self.clip_norm}")
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        asked = find_task(self.task)
         require(
-            self.model.vocab_size >= sorting.VOCAB_SIZE,
-            f"vocab_size must be at least {sorting.VOCAB_SIZE} for the sorting task, got {self.model.vocab_size}",
+            self.batch_size * self.length <= 2**28,
+            f"batch_size * length must be at most {2**28:,} tokens, got {self.batch_size:,} * {self.length:,}: nothing "
+            "of that size fits into memory",
+        )
+        require(
+            self.model.vocab_size >= asked.vocab_size,
+            f"vocab_size must be at least {asked.vocab_size} for the {self.task} task, got {self.model.vocab_size}",
+        )
+        require(
+            self.length >= asked.shortest,
+            f"length must be at least {asked.shortest} for the {self.task} task, got {self.length}",
         )
 
     @property
@@ -148,7 +160,8 @@ def answer(
     """Read a batch segment by segment and score its answers.
 
     All segments but the last `grad_segments` before the answer are only remembered: no gradient reaches them, so they
-    are read without logits, many at a time.
+    are read without logits, many at a time. A task that asks from the first segment on has no such segments: there
+    `grad_segments=1` cuts the gradient between all segments, and any other number lets it through all of them.
 
     Args:
         model: any model of this package.
@@ -191,9 +204,8 @@ class BatchReader(nn.Module):
         """As `answer`, in the precision of the configuration."""
         config = self.config
         with autocast(tokens.device, config.precision):
-            return answer(
-                self.model, tokens, targets, config.segment_length, config.length, config.grad_segments, generator
-            )
+            start = find_task(config.task).first_answer(config.length)
+            return answer(self.model, tokens, targets, config.segment_length, start, config.grad_segments, generator)
 
 
 class BatchResult(NamedTuple):
@@ -230,7 +242,7 @@ def train_batch(
         sticky: randomness of a sticky long-term memory.
         workers: who reads which rows.
     """
-    tokens, targets = sorting.sample(config.batch_size, config.length, data)
+    tokens, targets = find_task(config.task).sample(config.batch_size, config.length, data)
     result = reader(workers.rows(tokens), workers.rows(targets), sticky)
     optimizer.zero_grad(set_to_none=True)
     result.loss.backward()

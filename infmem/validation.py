@@ -2,15 +2,17 @@
 
 The jaxtyping annotation of a public function is the only place that says what shape a tensor must have. `checked` reads
 it and turns a tensor that does not fit into a `ValueError` in plain words. The check looks at sizes only, never at the
-numbers, so it costs microseconds and never waits for a GPU.
+numbers, so it costs microseconds and never waits for a GPU. Numbers that an equation is not defined for, such as a
+variance of 0, are refused on the CPU (`require_values`); NaN comes out where NaN came in, and nowhere else.
 """
 
 import dataclasses
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -30,13 +32,52 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_finite(name: str, value: Tensor) -> None:
-    """Raise `ValueError` if a tensor holds NaN or infinity. Reads the values, so on a GPU it waits for them."""
+    """Raise `ValueError` if a tensor holds NaN or infinity. Reads the values, so on a GPU it waits for them.
+
+    While a CUDA graph is recorded nothing can be read, and nothing is checked: the calls before the recording were.
+    """
+    if value.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
     if not bool(torch.isfinite(value).all()):
         bad = int((~torch.isfinite(value)).sum())
         raise ValueError(
             f"{name} must be finite, got {bad} of {value.numel()} values that are NaN or infinite: "
             "look for a division by zero, a logarithm of zero or a learning rate that is too high"
         )
+
+
+def require_values(name: str, value: Tensor, fits: Callable[[Tensor], Tensor], what: str) -> None:
+    """Raise `ValueError` unless all values of a tensor fit; NaN passes, and comes out as NaN.
+
+    Looked at on the CPU alone, where that costs microseconds: a GPU would be waited for.
+
+    Args:
+        name: of the tensor.
+        value: the tensor.
+        fits: says of each value whether it fits.
+        what: the values must be.
+
+    Example:
+        >>> require_values("variance", torch.tensor([1.0, 0.0]), lambda value: value > 0, "> 0")
+        Traceback (most recent call last):
+        ValueError: variance must be > 0, got 0.0
+    """
+    if value.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    fitting = fits(value.detach())
+    try:
+        if bool(fitting.all()):
+            return
+    except RuntimeError:  # under `torch.vmap` there is no value that a decision could depend on
+        return
+    wrong = ~(fitting | value.detach().isnan())
+    is_wrong = bool(wrong.any())
+    require(not is_wrong, f"{name} must be {what}, got {value[wrong][0].item() if is_wrong else ''}")
+
+
+def require_positive(name: str, value: Tensor) -> None:
+    """Raise `ValueError` if a value of a tensor is 0 or less, as `require_values`."""
+    require_values(name, value, lambda each: each > 0, "> 0")
 
 
 def check_fields(config: Any) -> None:
@@ -62,9 +103,33 @@ def check_fields(config: Any) -> None:
             require(isinstance(value, bool), f"{name} must be True or False, got {value!r}")
         elif hint is int:
             require(type(value) is int, f"{name} must be a whole number, got {value!r}")
+            require(
+                abs(value) < 2**63, f"{name} must be a number of sensible size, got one of {value.bit_length()} bits"
+            )
         elif hint is float:
             is_finite = type(value) in (int, float) and math.isfinite(value)
             require(is_finite, f"{name} must be a finite number, got {value!r}")
+
+
+def require_at_most(config: Any, **most: int) -> None:
+    """Raise `ValueError` if a size is so large that it can only be a mistake, before anything takes that much memory.
+
+    Args:
+        config: has the sizes.
+        most: the largest of each, by name.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> require_at_most(SimpleNamespace(depth=10**9), depth=1000)
+        Traceback (most recent call last):
+        ValueError: depth must be at most 1,000, got 1,000,000,000: so large a size can only be a mistake
+    """
+    for name, largest in most.items():
+        value = getattr(config, name)
+        require(
+            value <= largest,
+            f"{name} must be at most {largest:,}, got {value:,}: so large a size can only be a mistake",
+        )
 
 
 class _TensorRule:
@@ -145,8 +210,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         if annotation is not None:
             others = tuple({type(None), float} & set(get_args(parameter.annotation)))
             others += (int,) if float in others else ()
-            rules.append((index, _TensorRule(name, annotation), others))
-    own_axes = sorted({axis for _, rule, _ in rules for axis in rule.axes if axis.isidentifier()})
+            rules.append((index, name, None, _TensorRule(name, annotation), others))
+        if not is_method and hasattr(parameter.annotation, "_fields"):  # a method knows its own state
+            for field, hint in get_type_hints(parameter.annotation).items():
+                rules.append((index, name, field, _TensorRule(f"{name}.{field}", _tensor_annotation(hint)), ()))
+    own_axes = sorted({axis for *_, rule, _ in rules for axis in rule.axes if axis.isidentifier()})
     where, missing = function.__qualname__, object()
 
     @functools.wraps(function)
@@ -157,11 +225,14 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         if is_method:
             sizes = {axis: value for axis in own_axes if isinstance(value := getattr(args[0], axis, None), int)}
         device = None
-        for index, rule, others in rules:
-            value = args[index] if index < len(args) else kwargs.get(rule.name, missing)
+        types: dict[str, torch.dtype] = {}
+        for index, name, field, rule, others in rules:
+            value = args[index] if index < len(args) else kwargs.get(name, missing)
             if value is missing or isinstance(value, others):
                 continue
+            value = value if field is None else getattr(value, field, None)
             rule.check(where, value, sizes)
+            types[rule.name] = value.dtype
             if device is None:
                 device = value.device
             elif value.device != device:
@@ -169,6 +240,19 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                     f"{where}: all tensors must be on one device, got {rule.name} on {value.device} and the "
                     f"ones before it on {device}: move it with `.to({str(device)!r})`"
                 )
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            # Mixed types are refused where PyTorch refuses them: many a function, and mixed precision, converts.
+            if not _MIXED_TYPES.search(str(error)):
+                raise
+            raise ValueError(
+                f"{where}: all tensors, and a module's weights, must be of one type, got "
+                f"{', '.join(f'{name} in {dtype}' for name, dtype in types.items())}: convert them with `.to(dtype)`"
+            ) from error
 
     return wrapper
+
+
+# What PyTorch says of operands of different types.
+_MIXED_TYPES = re.compile(r"expected scalar type|same dtype|should be the same")

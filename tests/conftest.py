@@ -1,10 +1,17 @@
 """Fixtures that several test files share. infmem is imported inside them: the hook that checks shapes comes first."""
 
+import os
 import zlib
 
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
+
+# The same few examples each time, so that nobody's change fails for what another has drawn; `make fuzz` draws anew.
+settings.register_profile("quick", max_examples=20, deadline=None, derandomize=True)
+settings.register_profile("fuzz", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture

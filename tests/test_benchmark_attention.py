@@ -52,6 +52,15 @@ def test_the_crossover_is_where_the_memory_stays_faster(attention_ms, expected):
     assert crossover(rows_of(attention_ms, 2.0), "memory read", "attention", "forward") == expected
 
 
+def test_a_memory_is_held_against_attention_in_the_same_precision():
+    rows = [row | {"precision": "bfloat16"} for row in rows_of({1: 1.0, 2: 3.0}, 2.0)]
+    rows += rows_of({}, 5.0)
+    assert crossover(rows, "memory read", "attention", "forward") == 2
+    assert crossover(rows, "memory read", "attention", "forward", "float32") is None
+    only = [row for row in rows if row["what"] == "attention"] + rows_of({}, 0.5)
+    assert crossover(only, "memory read", "attention", "forward") == 1
+
+
 def test_the_cached_step_is_attention_over_the_cache_with_the_segment_at_its_end():
     make = attention.partial(torch.randn, device=CPU, generator=torch.Generator().manual_seed(1))
     call = attention._attention_step(make, SIZES, 17, "forward", torch.float32)

@@ -6,6 +6,7 @@ from tiny import TINY
 from infmem import cli
 from infmem.presets import PRESETS
 from infmem.sweep import read_sweep
+from infmem.tasks.recall import CHANCE, SHORTEST
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,25 @@ def test_the_default_folder_names_the_run(tmp_path):
     assert (tmp_path / "runs/sorting-infinite-former-classroom-9-seed3/checkpoint.safetensors").exists()
 
 
+@pytest.mark.parametrize("model", ["infinite-former", "compressive-transformer", "transformer-xl", "window"])
+def test_recall_is_trained_and_evaluated_by_age(model, capsys, tmp_path):
+    length = str(SHORTEST + 7)
+    options = ("--task", "recall", "--model", model, "--length", length, "--steps", "1", "--device", "cpu")
+    assert run("train", *options, "--sequences", "4") == 0
+    printed = capsys.readouterr().out
+    assert f"{model}, 4 sequences of {length} tokens" in printed and f"chance {CHANCE:.3f}" in printed
+    assert "free-running" not in printed and "counting" not in printed
+    folder = tmp_path / f"runs/recall-{model}-classroom-{length}-seed0"
+    result = json.loads((folder / f"evaluation-{length}.json").read_text())
+    assert (result["model"], result["task"], result["chance"]) == (model, "recall", CHANCE)
+    assert "lines" not in result and "free_running" not in result
+    for each in result["by_age"]:
+        assert f"{each['age']} {each['accuracy']:.3f} ± {each['ci95']:.3f}" in printed
+    assert run("evaluate", str(folder), "--length", str(SHORTEST - 1)) == 2
+    assert f"length must be at least {SHORTEST} for recall, got {SHORTEST - 1}" in capsys.readouterr().err
+    assert run("evaluate", str(folder), "--length", str(SHORTEST), "--sequences", "3", "--device", "cpu") == 0
+
+
 def test_a_training_begins_with_the_weights_of_a_shorter_one(capsys):
     options = ("train", "--model", "window", "--optimizer", "muon", "--sequences", "2", "--device", "cpu")
     assert run(*options, "--steps", "2", "--length", "9") == 0
@@ -81,6 +101,7 @@ def test_info_names_presets_and_models(capsys):
     ("arguments", "message"),
     [
         (("train", "--length", "0"), "length must be at least 1, got 0"),
+        (("train", "--task", "recall", "--length", "9"), f"length must be at least {SHORTEST} for the recall task"),
         (("train", "--steps", "-3"), "steps must be at least 1, got -3"),
         (("train", "--learning-rate", "0"), "learning_rate must be > 0"),
         (("train", "--batch-size", "0"), "batch_size must be at least 1"),

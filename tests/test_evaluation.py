@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from tiny import TINY, tiny_config
+from tiny import TINY, recall_config, tiny_config
 
-from infmem.evaluation import evaluate, free_run
+from infmem.evaluation import RecallEvaluation, SortingEvaluation, evaluate, free_run
 from infmem.presets import build_model
-from infmem.tasks import sorting
+from infmem.tasks import recall, sorting
+from infmem.training import generator_for
 
 MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 
@@ -59,6 +60,37 @@ def test_dropout_is_off_while_evaluating():
     built = build_model(tiny_config().model).train()
     results = [evaluate(built, 23, 7, sequences=7).accuracy for _ in range(3)]
     assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recall_is_scored_by_the_age_of_what_is_asked(model):
+    """Against a plain loop over questions; the batches are drawn here once more."""
+    config, segment_length = recall_config(model), 13
+    built, length = build_model(config.model, seed=2).eval(), config.length
+    result = evaluate(built, length, segment_length, task="recall", sequences=5, batch_size=3, seed=7)
+    scores, by_age = [], {}
+    for index, count in enumerate((3, 2)):
+        tokens, targets = recall.sample(count, length, generator_for(torch.device("cpu"), 7, "evaluate", length, index))
+        state, logits = None, []
+        with torch.no_grad():
+            for segment in tokens.split(segment_length, 1):
+                piece, state = built(segment, state)
+                logits.append(piece)
+        right = torch.cat(logits, 1).argmax(-1) == targets
+        for row, stated in enumerate(recall.stated_at(tokens).tolist()):
+            places = [place for place in range(length) if targets[row, place] != sorting.IGNORE]
+            scores.append(sum(right[row, place].item() for place in places) / len(places))
+            ages = [place // segment_length - stated[place] // segment_length for place in places]
+            for age in set(ages):
+                mine = [right[row, place].item() for place, other in zip(places, ages, strict=True) if other == age]
+                by_age.setdefault(age, []).append(sum(mine) / len(mine))
+    assert isinstance(result, RecallEvaluation) and not isinstance(result, SortingEvaluation)
+    assert result.accuracy == pytest.approx(sum(scores) / 5)
+    assert [each.age for each in result.by_age] == sorted(age for age, mine in by_age.items() if len(mine) >= 2)
+    for each in result.by_age:
+        mine = torch.tensor(by_age[each.age], dtype=torch.float64)
+        assert (each.accuracy, each.sequences) == (pytest.approx(mine.mean().item()), len(mine))
+        assert each.ci95 == pytest.approx(1.96 * mine.std().item() / math.sqrt(len(mine)))
 
 
 def test_too_few_sequences_are_refused():

@@ -9,30 +9,34 @@ import pytest
 import torch
 from tiny import TINY
 
-from infmem import cli, experiment
+import infmem.experiment.cells
+import infmem.experiment.results
+import infmem.experiment.train
+from infmem import cli
 from infmem.experiment import (
     ABLATIONS,
-    ERROR_FIELDS,
-    FIELDS,
-    LINE_FIELDS,
+    RECALLS,
     SCALES,
-    SWEEP_RATES,
     VARIANTS,
     Cell,
-    Scale,
     ablation_cells,
+    ablation_scores,
+    age_scores,
     chosen_rates,
-    has_converged,
+    longer_scores,
+    mean_scores,
     num_missing,
     read_rows,
+    recall_cells,
     record_lines,
+    record_longer,
     result_cells,
     sweep_cells,
-    take_gpu,
-    train_cell,
     train_cells,
-    visible_gpus,
 )
+from infmem.experiment.cells import SWEEP_RATES, Scale
+from infmem.experiment.results import ERROR_FIELDS, FIELDS, KEY, LINE_FIELDS, LONGER_FIELDS
+from infmem.experiment.train import has_converged, take_gpu, train_cell, visible_gpus
 from infmem.presets import PRESETS
 from infmem.run import Run, read_metrics
 from infmem.tables import read_table, write_table
@@ -198,7 +202,7 @@ def test_the_best_rate_is_chosen_and_scaled_with_the_preset():
     cells = sweep_cells(["window", "transformer-xl"])
     assert [cell.learning_rate for cell in cells] == [*SWEEP_RATES] * 2
     scores = dict(zip(cells, ["0.2", "nan", "0.4", "0.3", "nan", "0.1", "0.3", "nan"], strict=True))
-    rows = [dict(zip(experiment.KEY, cell.key, strict=True)) | {"accuracy": score} for cell, score in scores.items()]
+    rows = [dict(zip(KEY, cell.key, strict=True)) | {"accuracy": score} for cell, score in scores.items()]
     assert chosen_rates(rows, cells, "small") == {"window": SWEEP_RATES[2], "transformer-xl": SWEEP_RATES[2]}
     ratio = PRESETS["full"].learning_rate / PRESETS["small"].learning_rate
     assert chosen_rates(rows, cells, "full")["window"] == ratio * SWEEP_RATES[2]
@@ -239,8 +243,9 @@ def test_an_ablation_changes_one_choice_at_a_time():
 
 
 def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiment, "SWEEP_LENGTH", 23)
-    monkeypatch.setattr(experiment, "ABLATIONS", {name: ABLATIONS[name] for name in ("exact", "sticky, iid")})
+    monkeypatch.setattr(infmem.experiment.cells, "SWEEP_LENGTH", 23)
+    for module in (infmem.experiment.cells, infmem.experiment.results):
+        monkeypatch.setattr(module, "ABLATIONS", {name: ABLATIONS[name] for name in ("exact", "sticky, iid")})
     trained = []
 
     def in_this_process(cells, path, runs, **kwargs):
@@ -261,6 +266,68 @@ def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path
     assert all(0 < float(row["token"]) and 0 <= float(row["whole_mean"]) for row in errors)
 
 
+def test_scores_are_means_over_seeds_of_the_usual_budget(tmp_path):
+    row = dict.fromkeys(FIELDS, "") | {"model": "window", "preset": "full", "length": 8000, "optimizer": "muon"}
+    usual = {"steps": PRESETS["full"].steps // 5, "start": "the shorter one"}
+    scores = [("0.5", "0.01", usual), ("0.7", "0.02", usual), ("0.9", "0.01", usual | {"steps": 8000})]
+    rows = [
+        row | {"accuracy": accuracy, "ci95": ci95, "seed": n} | more for n, (accuracy, ci95, more) in enumerate(scores)
+    ]
+    rows += [rows[0] | {"optimizer": "adam"}, rows[0] | {"start": ""}]
+    write_table(tmp_path / "sorting.csv", FIELDS, rows)
+    (score,) = mean_scores(tmp_path / "sorting.csv", "full")
+    assert (score["name"], score["length"], score["seeds"]) == ("window", 8000, 2)
+    assert score["accuracy"] == pytest.approx(0.6) and score["ci95"] == pytest.approx(0.12)
+    assert mean_scores(tmp_path / "sorting.csv", "small") == []
+    changes = [
+        row | {"model": m, "accuracy": "0.5", "ci95": "0", "steps": 1500, "length": 1000} for m in ("gate", "exact")
+    ]
+    write_table(tmp_path / "ablation.csv", FIELDS, [*changes, changes[0] | {"steps": 2}])
+    assert [(row["name"], row["seeds"]) for row in ablation_scores(tmp_path / "ablation.csv")] == [
+        ("exact", 1),
+        ("gate", 1),
+    ]
+
+
+def test_what_is_trained_at_one_length_is_scored_at_others(tmp_path):
+    path, runs = tmp_path / "longer.csv", tmp_path / "runs"
+    cells = [Cell(variant, "classroom", 41, 0, 0.002, 2) for variant in ("window", "transformer-xl")]
+    alone(cells[0], runs)  # the other one is not there
+    rows = list(record_longer(cells, (41, 59), path, runs, sequences=3))
+    assert [(row["model"], row["trained_length"], row["length"]) for row in rows] == [
+        ("window", 41, 41),
+        ("window", 41, 59),
+    ]
+    assert tuple(sorted(rows[0])) == tuple(sorted(LONGER_FIELDS))
+    assert rows[1]["command"].endswith("&& infmem evaluate runs/sorting-window-classroom-41-seed0 --length 59")
+    assert [row["length"] for row in record_longer(cells, (41, 59, 67), path, runs, sequences=3)] == [67]
+    (one, two, three) = longer_scores(path, "classroom")
+    assert (one["name"], three["length"], two["seeds"]) == ("window", 67, 1)
+
+
+def test_everybody_recalls_with_every_rate_and_then_with_the_best(tiny_sizes):
+    sweep = recall_cells()
+    assert {cell.variant for cell in sweep} == set(RECALLS) and len({cell.key for cell in sweep}) == len(sweep)
+    assert {cell.config.task for cell in sweep} == {"recall"}
+    assert len({(cell.config.length, cell.config.steps, cell.config.batch_size) for cell in sweep}) == 1
+    chosen = recall_cells(dict.fromkeys(RECALLS, 0.001), seeds=(0, 1))
+    assert len(chosen) == 2 * len(RECALLS) and {cell.learning_rate for cell in chosen} == {0.001}
+    memories = {name: Cell(name, "small", 200, 0, 0.001, 2).config.model for name in RECALLS}
+    assert len(set(map(str, memories.values()))) == len(RECALLS), "two of them are the same"
+    assert "--task recall" in sweep[0].command and "recall" in sweep[0].name
+
+
+def test_ages_are_recorded_beside_the_file(tiny_sizes, tmp_path):
+    cells = [Cell("window", "small", 71, seed, 0.01, 2, "muon", task="recall") for seed in (0, 1)]
+    for cell in cells:
+        row = alone(cell, tmp_path / "runs")
+        infmem.experiment.train._record(row, tmp_path / "recall.csv", tmp_path / "runs" / cell.name)
+    ages = age_scores(tmp_path / "recall.csv")
+    assert set(ages) == {"window"} and all(0 <= score <= 1 for scores in ages["window"].values() for score in scores)
+    assert max(map(len, ages["window"].values())) == 2  # an age that few sequences ask for is left out
+    assert float(row["accuracy"]) <= 1 and row["free_running"] == "nan"
+
+
 def test_another_file_is_not_written_to(tmp_path):
     path = tmp_path / "sorting.csv"
     path.write_text("something,else\n1,2\n")
@@ -270,8 +337,8 @@ def test_another_file_is_not_written_to(tmp_path):
 
 
 def test_the_command_sweeps_then_trains_then_has_nothing_left(tiny_sizes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiment, "SWEEP_LENGTH", 23)
-    monkeypatch.setattr(experiment, "SWEEP_RATES", (0.01, 0.02))
+    monkeypatch.setattr(infmem.experiment.cells, "SWEEP_LENGTH", 23)
+    monkeypatch.setattr(infmem.experiment.cells, "SWEEP_RATES", (0.01, 0.02))
     monkeypatch.setattr(cli, "record_lines", lambda scale, path: record_lines(scale, path, num_sequences=5))
 
     def in_this_process(cells, path, runs, *, device, workers, until, sequences):

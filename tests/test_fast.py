@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import recall_config, tiny_config
 
 from infmem.distributed import Workers
 from infmem.fast import compiled, fast_is_sensible, has_cpp_compiler, why_not_fast
@@ -38,13 +38,21 @@ def compile_with(backend: str, run: Run) -> Run:
     return run
 
 
-@pytest.mark.parametrize("model", [*MODELS, "exact"])
+@pytest.mark.parametrize("model", [*MODELS, "exact", "sticky"])
 def test_compiled_layers_give_the_losses_of_fifty_steps(model, without_type_checker):
     """Compiled as far as gradients go, but without C++, which would take a minute each."""
     config = without_dropout(model, steps=50)
     fast = losses(compile_with("aot_eager", Run(config, None)))
     assert fast[-5:].mean() < fast[0] - 0.3, "nothing was learnt, so nothing could differ"
     torch.testing.assert_close(fast, losses(Run(config, None)), rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_layers_give_the_losses_of_recall(without_type_checker):
+    """Whose gradient comes from every segment: two here, of which the second reads the long-term memory."""
+    config = recall_config(segment_length=35, steps=10)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    fast = losses(compile_with("aot_eager", Run(config, None)), 10)
+    torch.testing.assert_close(fast, losses(Run(config, None), 10), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not has_cpp_compiler(), reason="compiling for a CPU needs a C++ compiler: install g++ or clang++")
@@ -63,15 +71,6 @@ def test_what_is_compiled_is_a_twin_that_shares_weights():
     twin = compiled(model)
     assert all(one is two for one, two in zip(model.parameters(), twin.parameters(), strict=True))
     assert "forward" in vars(twin.blocks[0].attention) and "forward" not in vars(model.blocks[0].attention)
-
-
-def test_a_sticky_memory_has_no_fast_step():
-    config = tiny_config("infinite-former")
-    memory = dataclasses.replace(config.model.memory, sticky="stratified", num_bins=7)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
-    with pytest.raises(ValueError, match=r"no fast step for this model: what its memory writes .* \(--fast off\)"):
-        Run(config, None, fast=True)
-    assert not Run(config, None).fast
 
 
 def test_a_missing_compiler_is_named(monkeypatch):

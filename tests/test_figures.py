@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from infmem.experiment import mean_scores
+from infmem.evaluation import evaluate
+from infmem.experiment import Cell, mean_scores
+from infmem.run import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "figures" / "data" / "demo"
@@ -40,20 +43,11 @@ def test_learning_curves_are_the_recorded_ones(build):
     assert heights == set(summary["lines"].values())
 
 
-def test_the_step_times_of_the_readme_are_the_recorded_ones():
+def test_the_step_times_of_the_readme_are_the_recorded_ones(build):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = json.loads((ROOT / "figures" / "data" / "bench_train.json").read_text(encoding="utf-8"))["rows"]
-    times = {(row["preset"], row["model"], row["path"]): row for row in rows}
-    lines = re.findall(
-        r"^\| (small|full), ([^|]+) \| ([\d.]+) \| \*\*([\d.]+)\*\* \| ([\d.]+) million \|$", readme, re.MULTILINE
-    )
-    assert len(lines) == len(times) / 2 == 6
-    for preset, name, plain, fast, millions in lines:
-        model = name.lower().replace(" ", "-")
-        row = times[preset, model, "fast"]
-        assert f"{times[preset, model, 'eager']['milliseconds']:.2f}" == plain
-        assert f"{row['milliseconds']:.2f}" == fast
-        assert f"{row['tokens_per_second'] / 1e6:.1f}" == millions
+    assert build.training_table() in readme and build.timed("train")["device"].split()[-1] in readme
+    for row in build.timed("train")["rows"]:
+        assert f"{row['milliseconds']:.2f}" in build.training_table()
 
 
 def test_the_speed_up_of_the_readme_is_the_recorded_one():
@@ -116,16 +110,18 @@ def test_the_accuracies_of_the_readme_are_the_recorded_ones(build):
     with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
         recorded = {row["preset"] for row in csv.DictReader(file)}
     assert "small" in recorded
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for preset in recorded:
-        assert build.sorting_table(preset) in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert build.depth_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert build.sorting_table(preset) in readme and build.longer_table(preset) in readme
+    assert build.depth_table() in readme and build.ablation_table() in readme
 
 
-@pytest.mark.parametrize(("preset", "optimizer"), [("small", "adam"), ("full", "muon")])
-def test_the_sorting_figure_holds_every_seed(preset, optimizer, build):
+@pytest.mark.parametrize(("preset", "budgets"), [("small", ("2500",)), ("full", ("3500", "700"))])
+def test_the_sorting_figure_holds_every_seed(preset, budgets, build):
     path = ROOT / "figures" / "data" / "sorting.csv"
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (row["preset"], row["optimizer"]) == (preset, optimizer)]
+        rows = [row for row in csv.DictReader(file) if (row["preset"], row["optimizer"]) == (preset, "muon")]
+    rows = [row for row in rows if row["steps"] in budgets]
     scores = {(row["name"], row["length"]): row for row in mean_scores(path, preset)}
     assert len(rows) == sum(score["seeds"] for score in scores.values())
     for row in rows:
@@ -133,6 +129,62 @@ def test_the_sorting_figure_holds_every_seed(preset, optimizer, build):
         assert abs(float(row["accuracy"]) - score["accuracy"]) + float(row["ci95"]) <= score["ci95"] + 1e-9
     labels = {text.get_text() for text in build.sorting(preset, "").axes[0].get_legend().get_texts()}
     assert {row["model"] for row in rows} < labels
+
+
+def test_longer_trainings_have_a_line_of_their_own(build):
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        long = [row for row in csv.DictReader(file) if row["steps"] in ("8000", "1000")]
+    (line,) = build.long_lines()
+    assert line[1] == f"{float(long[0]['accuracy']):.3f} (1)" and "8,000 + 1,000 + 1,000 steps" in line[0]
+
+
+def checkpoints() -> list[Path]:
+    return sorted((ROOT / "figures" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("folder", checkpoints(), ids=lambda folder: folder.name)
+def test_a_checkpoint_is_that_of_a_recorded_cell(folder):
+    model, config = load_run(folder)
+    assert next(model.parameters()).dtype == torch.float32  # stored in bfloat16, half as large
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["preset"] == "full" and not row["start"]]
+    known = [
+        Cell(
+            row["model"],
+            "full",
+            int(row["length"]),
+            int(row["seed"]),
+            float(row["learning_rate"]),
+            int(row["steps"]),
+            row["optimizer"],
+        ).config
+        for row in rows
+    ]
+    assert config in known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", checkpoints(), ids=lambda folder: folder.name)
+def test_a_checkpoint_scores_what_is_recorded(folder):
+    """Few sequences, since each takes most of a minute on a CPU: within four standard errors."""
+    model, config = load_run(folder)
+    found = evaluate(model, config.length, config.segment_length, sequences=12, batch_size=4, seed=1)
+    with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["preset"] == "full" and row["steps"] == str(config.steps))
+    assert abs(found.accuracy - float(row["accuracy"])) < 2 * found.ci95
+
+
+def test_an_ablation_is_held_against_the_memory_without_a_change(build):
+    with (ROOT / "figures" / "data" / "ablation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["steps"] for row in rows} == {"1500"}
+    mean = {}
+    for name in ("exact", "tau .9"):
+        scores = [float(row["accuracy"]) for row in rows if row["model"] == name]
+        mean[name] = sum(scores) / len(scores)
+    (line,) = (line for line in build.ablation_table().splitlines() if line.startswith("| tau .9 "))
+    assert line.endswith(f"| {mean['tau .9'] - mean['exact']:+.3f} |")
+    assert "| exact | " in build.ablation_table() and "| +0.000 |" in build.ablation_table()
 
 
 def test_figures_are_written(build, tmp_path, monkeypatch, capsys):

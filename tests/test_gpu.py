@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 import torch
-from tiny import TINY, tiny_config
+from tiny import TINY, recall_config, tiny_config
 from torch.testing import assert_close
 
 from infmem import LongTermMemory, MemoryConfig
@@ -22,6 +22,7 @@ from infmem.tasks import sorting
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("without_type_checker"),  # what checks annotations can't be compiled
     # PyTorch's own, while it compiles.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
@@ -96,9 +97,10 @@ def test_every_form_of_the_read_agrees_on_a_gpu_and_none_is_faster_than_its_floo
     memory = MemoryConfig.exact(num_basis=128, own_query=False)
     rows = list(benchmark_read(gpu, sizes, memory, calls=5))
     forms = {row["form"] for row in rows}
-    assert {"textbook", "collapsed", "collapsed, compiled", "collapsed, kernel", "kernel", "compiled"} < forms
+    assert {"textbook", "collapsed", "collapsed, compiled", "collapsed, kernel", "kernel", "kernel, TF32"} < forms
     for row in rows:
-        assert row["difference"] < 1e-3 and row["floor_milliseconds"] < row["milliseconds"], row
+        assert row["difference"] < (3e-3 if "TF32" in row["form"] else 1e-3), row
+        assert row["floor_milliseconds"] < row["milliseconds"], row
     most = {row["form"]: row["peak_mib"] for row in rows if row["pass"] == "forward"}
     assert most["kernel"] < most["written out"] / 4
 
@@ -122,9 +124,10 @@ def test_the_wrong_device_is_named(gpu):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", [*MODELS, "exact"])
+@pytest.mark.parametrize("model", [*MODELS, "exact", "sticky", "most_used"])
 def test_the_fast_step_gives_the_losses_of_fifty_steps(model, precision, gpu):
-    config = tiny_config(model, segment_length=17, precision=precision, steps=50)
+    segment_length = 7 if model in ("sticky", "most_used") else 17  # these write where they were read before
+    config = tiny_config(model, segment_length=segment_length, precision=precision, steps=50)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
     losses = []
     for fast in (False, True):
@@ -134,6 +137,20 @@ def test_the_fast_step_gives_the_losses_of_fifty_steps(model, precision, gpu):
     tolerance = 1e-3 if precision == "float32" else 3e-2
     assert losses[0][-5:].mean() < losses[0][0] - 0.3, "nothing was learnt, so nothing could differ"
     assert_close(*losses, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_fast_step_of_recall_gives_the_losses_of_twenty_steps(model, gpu):
+    """Gradient comes from every segment, and the sequences are drawn within the recording."""
+    config = recall_config(model, segment_length=17, precision="float32", steps=20)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    losses = []
+    for fast in (False, True):
+        run = Run(config, None, gpu, fast=fast)
+        run.model.train()
+        losses.append(torch.stack([run.train_step()["loss"] for _ in range(20)]).cpu())
+    assert len(losses[0].unique()) > 15
+    assert_close(*losses, rtol=1e-3, atol=1e-3)
 
 
 def test_a_recording_draws_anew_and_outlives_the_caches(gpu):

@@ -12,11 +12,13 @@ if importlib.util.find_spec("triton") is None:
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
+pytestmark = [pytest.mark.gpu] if DEVICE.type == "cuda" else []
 
 import infmem.attention  # noqa: E402
 import infmem.benchmark.read  # noqa: E402
 from infmem import MemoryConfig  # noqa: E402
 from infmem.basis import GaussianBasis  # noqa: E402
+from infmem.benchmark.timing import tensor_float_32  # noqa: E402
 from infmem.cost import ReadSizes  # noqa: E402
 from infmem.fast import read_with_kernel  # noqa: E402
 from infmem.kernels.gaussian_read import gaussian_read  # noqa: E402
@@ -167,6 +169,19 @@ def test_the_gaussian_read_takes_strided_bfloat16(generator):
     assert ((read - expected).norm() / expected.norm()).item() < 5e-3
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="Triton's interpreter does not round")
+def test_products_are_as_exact_as_pytorch_is_asked_to_make_them(generator):
+    basis = GaussianBasis.grid(138, (2 / 3 / 138,), device=DEVICE)
+    mu, sigma_sq = (tensor.detach() for tensor in densities(generator))
+    values = torch.randn(2, 3, 138, 7, generator=generator).to(DEVICE)
+    expected = gaussian_reference(mu.double(), sigma_sq.double(), values.double(), basis, True)
+    exact = gaussian_read(mu, sigma_sq, values, basis, unit_interval=True)
+    with tensor_float_32():
+        rounded = gaussian_read(mu, sigma_sq, values, basis, unit_interval=True)
+    errors = [((read - expected).norm() / expected.norm()).item() for read in (exact, rounded)]
+    assert errors[0] < 1e-5 and 1e-5 < errors[1] < 2e-3
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_the_gaussian_read_is_an_operator_that_pytorch_can_compile(generator):
     basis = GaussianBasis.grid(5, (0.1,), device=DEVICE)
@@ -183,5 +198,6 @@ def test_the_benchmark_times_the_kernel_beside_the_other_forms_and_it_agrees(int
     memory = MemoryConfig.best(num_basis=40, own_query=False, interval=interval)
     rows = list(infmem.benchmark.benchmark_read(DEVICE, sizes, memory, calls=2, compiled=False))
     kernels = [row for row in rows if "kernel" in row["form"]]
-    assert [row["form"] for row in kernels] == ["collapsed, kernel"] * 2 + ["kernel"] * 2
-    assert all(0 < row["difference"] < 1e-4 for row in kernels)
+    assert [row["form"] for row in kernels] == ["collapsed, kernel"] * 2 + ["kernel", "kernel, TF32"] * 2
+    for row in kernels:  # Triton's interpreter does not round
+        assert 0 < row["difference"] < (3e-3 if DEVICE.type == "cuda" and "TF32" in row["form"] else 1e-4), row

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from infmem import InfiniteFormer, TransformerXL, WindowTransformer
-from infmem.presets import PRESETS, build_model, choose_device, model_config, preset
+from infmem.presets import MODEL_NAMES, PRESETS, build_model, choose_device, model_config, preset
+from infmem.tasks import TASKS
 from infmem.tasks.sorting import first_visible
 
 
@@ -45,6 +46,14 @@ def test_memory_presets_reach_the_model():
     assert model_config("infinite-former", preset("small"), "released").memory.own_query is False
     assert model_config("infinite-former", preset("small"), "paper").memory.gate is True
     assert model_config("infinite-former", preset("small"), "best").memory.schedule == "scaled"
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES.values())
+def test_a_task_decides_the_number_of_tokens(model):
+    sizes = preset("classroom")
+    for name, task in TASKS.items():
+        assert model_config(model, sizes, task=name).vocab_size == task.vocab_size
+    assert model_config(model, sizes) == model_config(model, sizes, task="sorting")
 
 
 def test_unknown_names_are_refused(without_type_checker):

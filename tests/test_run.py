@@ -4,10 +4,11 @@ import signal
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import recall_config, tiny_config
 
 from infmem.checkpoint import load_checkpoint
-from infmem.run import METRICS, Run, load_run, read_metrics
+from infmem.run import METRICS, Run, default_folder, load_run, read_metrics
+from infmem.tasks import TASKS
 from infmem.training import generator_for
 
 MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
@@ -69,10 +70,16 @@ def sticky_config():
     return dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
 
 
+def sticky_recall_config():
+    return recall_config(memory_options={"sticky": "iid", "placement": "even", "num_bins": 7}, steps=6)
+
+
 @pytest.mark.parametrize(
-    "make", [sticky_config, lambda: tiny_config(optimizer="muon", steps=6)], ids=["sticky", "muon"]
+    "make",
+    [sticky_config, sticky_recall_config, lambda: tiny_config(optimizer="muon", steps=6)],
+    ids=["sticky", "sticky recall", "muon"],
 )
-def test_sticky_memories_and_muon_go_on_bit_for_bit(make, tmp_path):
+def test_sticky_memories_recall_and_muon_go_on_bit_for_bit(make, tmp_path):
     config = make()
     whole, first = Run(config, None), Run(config, tmp_path)
     assert whole.train()
@@ -174,6 +181,12 @@ def test_metrics_of_no_run_are_refused(tmp_path):
     (tmp_path / "metrics.csv").write_text(",".join(METRICS) + "\n1,a,b,c,d,e\n")
     with pytest.raises(ValueError, match="damaged"):
         read_metrics(tmp_path)
+
+
+def test_tasks_have_folders_of_their_own():
+    folders = {task: default_folder("window", "small", 500, 3, task) for task in TASKS}
+    assert len(set(folders.values())) == len(TASKS)
+    assert folders["sorting"] == default_folder("window", "small", 500, 3)
 
 
 def test_a_run_that_died_at_once_can_be_gone_on_with(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch.autograd import gradcheck
@@ -105,7 +105,6 @@ def test_operator_is_solved_in_float64_whatever_comes(uniform):
     assert_allclose(operator, exact, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=10)
 @given(weights=st.lists(st.floats(-3, 3), min_size=7, max_size=7), ridge=st.sampled_from([0.0, 1e-12]))
 def test_without_a_ridge_any_signal_of_the_basis_comes_back(uneven_basis, weights, ridge):
     coefficients, t = torch.tensor(weights, dtype=torch.float64).reshape(1, 7, 1), positions(17)

@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny import TINY, tiny_config
+from tiny import TINY, recall_config, tiny_config
 from torch.nn import functional
 from torch.testing import assert_close
 
 from infmem.presets import build_model
-from infmem.tasks import sorting
+from infmem.tasks import recall, sorting
 from infmem.training import TrainingConfig, answer, autocast, derive_seed, generator_for, learning_rate
 
 MODELS = ["infinite-former", "compressive-transformer", "transformer-xl", "window"]
@@ -62,6 +62,39 @@ def test_gradient_reaches_as_many_segments_as_asked(model):
         built.zero_grad()
         answer(built, tokens, targets, config.segment_length, config.length, grad_segments).loss.backward()
         assert bool(built.embedding.weight.grad[rare].abs().sum() > 0) is reached
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recall_is_scored_at_every_question_of_every_segment(model):
+    config = recall_config(model)
+    built = build_model(config.model, seed=5).eval()
+    tokens, targets = recall.sample(3, config.length, torch.Generator().manual_seed(7))
+    result = answer(built, tokens, targets, config.segment_length, recall.first_answer(config.length))
+    state, total, right, auxiliary = None, 0.0, torch.zeros(3), []
+    asked = targets != sorting.IGNORE
+    for start in range(0, config.length, config.segment_length):
+        logits, state = built(tokens[:, start : start + config.segment_length], state)
+        for row, place in asked[:, start : start + config.segment_length].nonzero().tolist():
+            target = targets[row, start + place]
+            total = total - functional.log_softmax(logits[row, place], -1)[target]
+            right[row] += float(logits[row, place].argmax() == target)
+        auxiliary.append(state.auxiliary_loss)
+    assert_close(result.loss, total / asked.sum() + sum(auxiliary) / len(auxiliary), rtol=1e-5, atol=1e-5)
+    assert_close(result.accuracy, right / asked.sum(-1))
+
+
+@pytest.mark.parametrize(("grad_segments", "reached"), [(1, False), (2, True)])
+def test_gradient_of_recall_goes_between_all_segments_or_none(grad_segments, reached):
+    """A token of the first segment alone, where nothing is asked: only later segments could send it a gradient."""
+    config = recall_config()
+    built = build_model(config.model, seed=5).eval()
+    tokens, targets = recall.sample(3, config.length, torch.Generator().manual_seed(7))
+    rare = recall.FIRST_NOISE
+    tokens[tokens == rare] = rare + 1
+    tokens[:, 0], targets[:, : config.segment_length] = rare, sorting.IGNORE
+    start = recall.first_answer(config.length)
+    answer(built, tokens, targets, config.segment_length, start, grad_segments).loss.backward()
+    assert bool(built.embedding.weight.grad[rare].abs().sum() > 0) is reached
 
 
 def test_all_grad_segments_give_the_same_loss():
@@ -131,6 +164,19 @@ def test_bfloat16_gives_nearly_the_same_loss():
 def test_bad_options_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(tiny_config(), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": recall.SHORTEST - 1}, f"length must be at least {recall.SHORTEST} for the recall task, got"),
+        ({"model": TINY.sizes}, f"vocab_size must be at least {recall.VOCAB_SIZE} for the recall task, got 22"),
+        ({"task": "poetry"}, "task must be one of sorting, recall, got 'poetry'"),
+    ],
+)
+def test_what_does_not_fit_the_task_is_named(change, message, without_type_checker):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(recall_config(), **change)
 
 
 def test_the_model_is_named():

@@ -7,6 +7,7 @@ import torch
 from infmem import WindowTransformerConfig
 from infmem.demo import demo_config
 from infmem.presets import Preset, model_config
+from infmem.tasks.recall import SHORTEST
 from infmem.training import TrainingConfig
 
 TINY = Preset(
@@ -22,7 +23,17 @@ TINY = Preset(
 
 
 def tiny_config(name: str = "infinite-former", **changes) -> TrainingConfig:
-    """How to train one of the models at the tiny preset's sizes; `exact` is the infinite-former with that memory."""
+    """How to train one of the models at the tiny preset's sizes, or one of them with another memory.
+
+    The infinite-former as `exact`, or `sticky`, which samples where it was read; and the Compressive Transformer as
+    `most_used`, which keeps what was read.
+    """
+    if name == "sticky":
+        memory = {"sticky": "iid", "num_bins": 7}
+        return tiny_config(model=model_config("infinite-former", TINY, "paper", memory), **changes)
+    if name == "most_used":
+        model = model_config("compressive-transformer", TINY, memory_options={"compression": name})
+        return tiny_config(model=model, **changes)
     if name == "exact":  # enough functions that some lie within the memory, away from its ends
         memory = {"num_basis": 40, "sigmas": (1 / 60,)}
         return tiny_config(model=model_config("infinite-former", TINY, "exact", memory), **changes)
@@ -53,3 +64,9 @@ def tiny_language_config(name: str = "infinite-former", **changes):
     options = {"length": 50, "segment_length": 4, "batch_size": 3, "steps": 13, "learning_rate": 0.01}
     options |= {"corpus": "tiny", "corpus_hash": "0123456789abcdef", "warmup_steps": 3}
     return LanguageConfig(**{"model": language_model(name, size)} | options | changes)
+
+
+def recall_config(name: str = "infinite-former", memory_options: dict | None = None, **changes) -> TrainingConfig:
+    """How to train one of the models on recall at the tiny preset's sizes."""
+    model = model_config(name, TINY, memory_options=memory_options, task="recall")
+    return tiny_config(name, **{"model": model, "task": "recall", "length": SHORTEST + 5} | changes)

@@ -93,7 +93,9 @@ def benchmark_attention(
             del call
 
 
-def crossover(rows: Sequence[dict], memory: str, attention: str, name: Pass, precision: str = "float32") -> int | None:
+def crossover(
+    rows: Sequence[dict], memory: str, attention: str, name: Pass, precision: str | None = None
+) -> int | None:
     """The smallest of the measured contexts from which on the memory is faster; None if it is at none.
 
     Args:
@@ -101,7 +103,7 @@ def crossover(rows: Sequence[dict], memory: str, attention: str, name: Pass, pre
         memory: `memory read` or `memory step`.
         attention: what to hold against it.
         name: which pass.
-        precision: in which the memory's step computes.
+        precision: in which the memory computes; None takes that of full attention where it was measured.
 
     Example:
         >>> row = {"pass": "forward", "precision": "float32"}
@@ -111,7 +113,7 @@ def crossover(rows: Sequence[dict], memory: str, attention: str, name: Pass, pre
         2000
     """
     of_pass = [row for row in rows if row["pass"] == name]
-    (limit,) = (row["milliseconds"] for row in of_pass if row["what"] == memory and row["precision"] == precision)
+    limit = in_precision_of([row for row in of_pass if row["what"] == memory], rows, precision)["milliseconds"]
     slower = [(row["key_pos"], row["milliseconds"] > limit) for row in of_pass if row["what"] == attention]
     first = None
     for key_pos, is_slower in sorted(slower, reverse=True):
@@ -119,6 +121,21 @@ def crossover(rows: Sequence[dict], memory: str, attention: str, name: Pass, pre
             break
         first = key_pos
     return first
+
+
+def in_precision_of(measured: Sequence[dict], rows: Sequence[dict], precision: str | None = None) -> dict:
+    """That row of a memory which computes in a precision: the given one, or that of full attention if there is one.
+
+    Args:
+        measured: rows of a memory, which differ in their precision only.
+        rows: of `benchmark_attention`.
+        precision: which; None takes that of full attention, or what there is.
+    """
+    by_precision = {row["precision"]: row for row in measured}
+    if precision is None:
+        precision = next(row["precision"] for row in rows if row["key_pos"] is not None)
+        precision = precision if precision in by_precision else next(iter(by_precision))
+    return by_precision[precision]
 
 
 def _memory_read(make: Callable, sizes: ReadSizes, memory: MemoryConfig, name: Pass) -> Callable:

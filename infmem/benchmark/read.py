@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infmem.attention import Density, continuous_read, expected_value
 from infmem.basis import GaussianBasis
-from infmem.benchmark.timing import device_rates, floor_milliseconds, measure
+from infmem.benchmark.timing import device_rates, floor_milliseconds, measure, tensor_float_32
 from infmem.cost import Cost, ReadSizes, collapsed_densities, expected_read, projection
 from infmem.fast import compile_function
 from infmem.kernels import fits
@@ -21,6 +21,8 @@ from infmem.memory import LongTermMemory, MemoryConfig
 
 Pass = Literal["forward", "forward and backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward and backward")
+# The kernel makes products of float32 numbers as PyTorch is asked to make its own: exactly, or rounded to TF32.
+ROUNDED = "kernel, TF32"
 
 
 def benchmark_read(
@@ -57,6 +59,7 @@ def benchmark_read(
             expected = None
             for form, function in forms.items():
                 call = partial(called, function, inputs, name)
+                call = tensor_float_32()(call) if form == ROUNDED else call
                 result = [tensor.clone() for tensor in call()]
                 expected = result if expected is None else expected
                 yield {
@@ -94,7 +97,7 @@ def _reads(
         densities["compiled"] = compile_function(densities["written out"])
     if fits(values.to(like.device)):
         queries["collapsed, kernel"] = partial(read_queries, module, basis, kernel=True)
-        densities["kernel"] = partial(read_densities, basis, unit, kernel=True)
+        densities["kernel"] = densities[ROUNDED] = partial(read_densities, basis, unit, kernel=True)
         if compiled:
             queries["collapsed, kernel, compiled"] = compile_function(queries["collapsed, kernel"])
     parameters = (module.value.weight, module.key.weight, module.to_mu.weight, module.to_sigma_sq.weight)

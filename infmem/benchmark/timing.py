@@ -26,6 +26,23 @@ REPLAY = 4.0
 ENOUGH = 4.0
 
 
+@contextmanager
+def tensor_float_32() -> Iterator[None]:
+    """Products of float32 numbers with 10 bits after the first digit, which GPUs are several times faster at.
+
+    Example:
+        >>> with tensor_float_32():
+        ...     print(torch.get_float32_matmul_precision())
+        high
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def mark(device: torch.device) -> torch.cuda.Event | float:
     """A point in time: on a GPU, in the order of its work, so that nothing has to be waited for."""
     if device.type != "cuda":

@@ -222,8 +222,14 @@ def _common(mu: Tensor, values: Tensor, num_before: int, num_behind: int, unit_i
         "unit_interval": unit_interval,
         "d_head": d_head,
         "block_d": max(16, triton.next_power_of_2(d_head)),
-        "precision": "tf32x3" if values.dtype == torch.float32 else "tf32",  # only float32 products look at it
+        "precision": _precision(values),
     }
+
+
+def _precision(values: Tensor) -> str:
+    """How products of float32 numbers are made: as exact as PyTorch is asked to make its own. Others do not care."""
+    exact = values.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return "tf32x3" if exact else "tf32"
 
 
 def _grid(num_items: int, block: int, values: Tensor) -> tuple[int, tuple[int]]:

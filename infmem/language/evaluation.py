@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float, Int
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from infmem.checkpoint import read_tensors, write_bytes
 from infmem.language.reading import Batch, Reader, segment_places
 from infmem.language.training import read_segment
 from infmem.models.transformer_xl import ModelState
@@ -257,9 +257,8 @@ def by_position(costs: Costs, seed: int = 0) -> list[dict[str, int | float]]:
 
 def save_costs(path: Path, costs: Costs) -> None:
     """Write costs to a file, so that they can be compared with those of another model later."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"nats": costs.nats, "num_tokens": costs.num_tokens, "num_bytes": costs.num_bytes}
-    save_file(tensors, path, {"names": json.dumps(costs.names)})
+    write_bytes(path, save(tensors, {"names": json.dumps(costs.names)}))
 
 
 def load_costs(path: Path) -> Costs:
@@ -269,6 +268,5 @@ def load_costs(path: Path) -> Costs:
         ValueError: if there is none.
     """
     require(path.is_file(), f"there are no costs at {path}: evaluate the model first")
-    with safe_open(path, framework="pt") as file:
-        names = tuple(json.loads(file.metadata()["names"]))
-        return Costs(**{name: file.get_tensor(name) for name in file.keys()}, names=names)
+    tensors, metadata = read_tensors(path)
+    return Costs(**tensors, names=tuple(json.loads(metadata["names"])))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from infmem.compression import Convolution, DilatedConvolution, max_pool, mean_pool, most_used
-from infmem.validation import check_fields, checked, require
+from infmem.validation import check_fields, checked, require, require_at_most
 
 CompressionName = Literal["mean_pool", "max_pool", "convolution", "dilated_convolution", "most_used"]
 LossName = Literal["attention_reconstruction", "auto_encoding", "none"]
@@ -42,6 +42,7 @@ class CompressedMemoryConfig:
         check_fields(self)
         require(self.length >= 0, f"length must be >= 0, got {self.length}")
         require(self.rate >= 1, f"rate must be at least 1, got {self.rate}: it is how many hidden states become one")
+        require_at_most(self, length=2**24, rate=2**12)
 
     @property
     def is_learned(self) -> bool:
@@ -144,6 +145,7 @@ class CompressedMemory(nn.Module):
             state: the memory before.
             num_leaving: how many hidden states it was made from: they leave the short-term memory and its usage.
         """
+        require(num_leaving >= 0, f"num_leaving must be >= 0, got {num_leaving}")
         together = torch.cat([state.compressed, compressed], dim=1)
         kept = together[:, max(0, together.shape[1] - self.config.length) :]
         # A copy, not a view: a view would keep everything that it is cut from alive.

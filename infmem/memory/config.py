@@ -5,7 +5,7 @@ from typing import Literal
 
 from infmem.basis import validate_grid
 from infmem.contraction import validate_tau
-from infmem.validation import check_fields, require
+from infmem.validation import check_fields, require, require_at_most
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class MemoryConfig:
         require(self.ridge >= 0, f"ridge must be >= 0, got {self.ridge}")
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.num_bins >= 1, f"num_bins must be at least 1, got {self.num_bins}")
+        require_at_most(self, num_basis=2**14, num_samples=2**20, num_bins=2**20)  # an update is a matrix of N x N
         require(
             self.contraction == "sampled" or self.sticky == "none",
             f"contraction 'exact' keeps all of the old signal, so sticky must be 'none', got {self.sticky!r}",

@@ -25,7 +25,7 @@ from infmem.memory.operators import (
 from infmem.memory.state import MemoryState
 from infmem.recurrence import recur
 from infmem.signal import fit
-from infmem.validation import checked, require, require_finite
+from infmem.validation import checked, require, require_finite, require_values
 
 
 class MemoryReading(NamedTuple):
@@ -324,6 +324,10 @@ class LongTermMemory(nn.Module):
             f"state.num_tokens must hold {expected[0]} counts on the CPU, got sizes {tuple(state.num_tokens.shape)} "
             f"on {state.num_tokens.device}",
         )
+        require(
+            not state.num_tokens.is_floating_point(), f"state.num_tokens must be counts, got {state.num_tokens.dtype}"
+        )
+        require_values("state.num_tokens", state.num_tokens, lambda count: count >= 0, ">= 0")
         require(
             tuple(state.histogram.shape) == (len(tensor), self.config.num_bins),
             f"state.histogram must have sizes {(len(tensor), self.config.num_bins)} (batch, bin), got "

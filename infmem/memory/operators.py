@@ -14,6 +14,9 @@ from infmem.contraction import UpdateOperators, update_operators
 from infmem.memory.config import MemoryConfig
 from infmem.recurrence import LinearRecurrence, exact_recurrence, linear_recurrence
 from infmem.signal import padding_positions, positions, ridge_operator
+from infmem.validation import require
+
+MOST_ZEROS = 2**18
 
 
 def position_rules(config: MemoryConfig) -> tuple[str, str]:
@@ -88,7 +91,13 @@ def update_recurrence(
     """
     basis, placed = build_basis(config), positions(length, position_rules(config)[1])
     if config.contraction == "exact":
-        padding = zero_padding(config, round(length * tau / (1 - tau)), length)  # as dense as the new tokens
+        num_past = round(length * tau / (1 - tau))  # zeros as dense as the new tokens
+        require(
+            not config.padding or num_past <= MOST_ZEROS,
+            f"an exact update of {length} tokens with tau={tau} pads with more than {MOST_ZEROS:,} zeros, which fit "
+            "into no memory: choose a smaller tau, or padding=False",
+        )
+        padding = zero_padding(config, num_past, length)
         recurrence = exact_recurrence(basis, placed, tau, config.ridge, padding)
     else:
         locations, padding = sampling_locations(config), zero_padding(config, config.num_samples, length)
@@ -141,9 +150,17 @@ def sticky_operators(
         >>> sticky_operators(config, torch.rand(3, 5), length=7, tau=0.75).past.shape
         torch.Size([3, 5, 4])
     """
-    placed = positions(length, position_rules(config)[1], dtype=locations.dtype).to(locations.device)
-    past = sampling_locations(config).to(locations) if config.placement == "even" else locations
-    padding = zero_padding(config, config.num_samples, length)
-    padding = None if padding is None else padding.to(locations.device)
     basis = build_basis(config, torch.float64, locations.device)
+    placed, even, padding = _places(config, length, locations.dtype, locations.device)
+    past = even if config.placement == "even" else locations
     return update_operators(basis, past, placed, tau, config.ridge, padding)
+
+
+@cached_tensors(maxsize=64)
+def _places(
+    config: MemoryConfig, length: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where an update's new tokens go, its samples if they are spread evenly, and zeros beside them."""
+    padding = zero_padding(config, config.num_samples, length)
+    placed = positions(length, position_rules(config)[1], dtype=dtype).to(device)
+    return placed, sampling_locations(config).to(device, dtype), None if padding is None else padding.to(device)

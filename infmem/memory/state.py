@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from infmem.validation import require
+from infmem.checkpoint import read_tensors, write_bytes
+from infmem.validation import require, require_finite
 
 
 class MemoryState(NamedTuple):
@@ -71,7 +71,8 @@ def save_state(state: MemoryState, path: Path) -> None:
         state: the state.
         path: the file.
     """
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state._asdict().items()}, path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state._asdict().items()}
+    write_bytes(Path(path), save(tensors))
 
 
 def load_state(path: Path) -> MemoryState:
@@ -81,16 +82,28 @@ def load_state(path: Path) -> MemoryState:
         path: the file.
 
     Raises:
-        ValueError: if the file is missing, cut off, or holds something else.
+        ValueError: if the file is missing, cut off, or holds something else or values that are not finite.
     """
     path = Path(path)
     require(path.is_file(), f"there is no state at {path}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    tensors = read_tensors(path)[0]
     require(
         set(tensors) == set(MemoryState._fields),
         f"{path} must hold {', '.join(MemoryState._fields)}, got {', '.join(sorted(tensors))}",
     )
-    return MemoryState(**tensors)
+    coefficients, num_tokens, histogram = (tensors[name].clone() for name in MemoryState._fields)
+    fits = (coefficients.ndim, num_tokens.ndim, histogram.ndim) == (3, 1, 2)
+    require(
+        fits and len(coefficients) == len(num_tokens) == len(histogram),
+        f"{path} must hold the sizes (batch, basis, d_model), (batch) and (batch, bin), got "
+        f"{', '.join(str(tuple(tensors[name].shape)) for name in MemoryState._fields)}",
+    )
+    require(
+        coefficients.is_floating_point() and histogram.is_floating_point() and num_tokens.dtype == torch.int64,
+        f"{path} must hold real numbers, counts in int64, and real numbers, got "
+        f"{', '.join(str(tensors[name].dtype) for name in MemoryState._fields)}",
+    )
+    require_finite(f"coefficients in {path}", coefficients)
+    require_finite(f"histogram in {path}", histogram)
+    require(bool((num_tokens >= 0).all()), f"num_tokens in {path} must be >= 0, got {num_tokens.min().item()}")
+    return MemoryState(coefficients, num_tokens, histogram)

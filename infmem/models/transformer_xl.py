@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from infmem.memory import CompressedState, MemoryState
 from infmem.models.layers import Block
-from infmem.validation import check_fields, checked, require
+from infmem.validation import check_fields, checked, require, require_at_most
 
 Config = TypeVar("Config", bound="WindowTransformerConfig")
 
@@ -67,6 +67,7 @@ class WindowTransformerConfig:
         check_fields(self)
         for name in ("vocab_size", "d_model", "num_heads", "num_layers", "d_ff"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require_at_most(self, vocab_size=2**24, d_model=2**24, num_layers=2**24, d_ff=2**24)
         require(self.d_model % 2 == 0, f"d_model must be even, got {self.d_model}: sines and cosines share it")
         require(
             self.d_model % self.num_heads == 0,

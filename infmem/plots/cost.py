@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from infmem.benchmark.attention import in_precision_of
 from infmem.plots.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, blank, tidy
 
 MODEL_STYLES = {
@@ -36,14 +37,14 @@ def short(number: int | float) -> str:
 
 
 def draw_crossover(
-    rows: Sequence[Mapping], title: str = "", precision: str = "float32", figure: Figure | None = None
+    rows: Sequence[Mapping], title: str = "", precision: str | None = None, figure: Figure | None = None
 ) -> Figure:
     """Milliseconds of full attention against the number of its keys, and of a memory that never has more to look at.
 
     Args:
         rows: of `benchmark.benchmark_attention`.
         title: above the picture.
-        precision: in which the memory's step computes.
+        precision: in which the memory's step computes; None takes that of full attention.
         figure: drawn into again; None makes a new one.
 
     Example:
@@ -62,7 +63,10 @@ def draw_crossover(
             kept = [row for row in rows if (row["what"], row["pass"]) == (what, name)]
             style = TIMED_STYLES[what] | {"linewidth": 2, "markersize": 3.5, "label": what}
             if kept[0]["key_pos"] is None:
-                (time,) = (row["milliseconds"] for row in kept if row["precision"] == precision)
+                row = in_precision_of(kept, rows, precision)
+                time = row["milliseconds"]
+                others = {other["precision"] for other in rows if other["key_pos"] is not None}
+                style["label"] = what if {row["precision"]} == others else f"{what}, {row['precision']}"
                 axes.plot([contexts[0], contexts[-1]], [time, time], **style)
             else:
                 kept.sort(key=lambda row: row["key_pos"])

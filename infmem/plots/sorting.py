@@ -108,7 +108,7 @@ def draw_accuracy_by_length(
 
     Args:
         scores: rows with `name`, `length`, `accuracy` and `ci95`.
-        lines: reference lines by length.
+        lines: reference lines by length; none draws none.
         title: above the picture.
         trained_at: a length to mark, where one model is read at many.
         figure: drawn into again; None makes a new one.
@@ -126,7 +126,7 @@ def draw_accuracy_by_length(
         x, y, error = ([row[key] for row in rows] for key in ("length", "accuracy", "ci95"))
         axes.errorbar(x, y, error, **model_style(name, index), marker="os^Dv"[index % 5], markersize=5, label=name)
     lengths = sorted(lines)
-    for line, style in LINE_STYLES.items():
+    for line, style in LINE_STYLES.items() if lines else ():
         values = [getattr(lines[length], line) for length in lengths]
         axes.plot(lengths, values, color="0.35", linewidth=1, linestyle=style, label=LINE_NAMES[line])
     axes.set(xscale="log", ylim=(0, 1), ylabel="teacher-forced accuracy", xlabel="symbols in the sequence", title=title)

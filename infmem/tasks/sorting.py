@@ -102,6 +102,16 @@ def sample(
     return torch.cat([symbols, separator, answer[:, :-1]], dim=1), torch.cat([ignored, answer], dim=1)
 
 
+def first_answer(length: int) -> int:
+    """The first position that has a target: the separator.
+
+    Example:
+        >>> first_answer(7)
+        7
+    """
+    return length
+
+
 @checked
 def accuracy(logits: Float[Tensor, "batch pos vocab"], targets: Int[Tensor, "batch pos"]) -> Float[Tensor, " batch"]:
     """Teacher-forced accuracy of each sequence over the targets that it has.

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
-from infmem.checkpoint import write_text
+from infmem.checkpoint import write_bytes, write_text
 from infmem.tasks.documents import SPLITS, Split, pieces, require_package
 from infmem.tasks.text import Corpus, CorpusName, read_corpus
 from infmem.validation import require
@@ -207,10 +207,7 @@ def save_tokens(path: Path, tokens: TokenFile) -> None:
     names = {split: documents.names for split, documents in tokens.splits.items()}
     header = {"format": FORMAT, "vocabulary": tokens.vocabulary}
     header |= {"about": json.dumps(tokens.about), "names": json.dumps(names)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two programs may prepare the same corpus
-    save_file(arrays, temporary, header)
-    os.replace(temporary, path)
+    write_bytes(path, save(arrays, header))
 
 
 def load_tokens(path: Path) -> TokenFile:

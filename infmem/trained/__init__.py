@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infmem.checkpoint import load_checkpoint
-from infmem.config import from_dict
 from infmem.models.transformer_xl import TransformerXL
-from infmem.presets import build_model
+from infmem.run import restored
 from infmem.training import TrainingConfig
 from infmem.validation import require
 
@@ -60,10 +59,7 @@ def load(name: str) -> TrainedModel:
         >>> load("infinite-former").config.length
         396
     """
-    checkpoint = load_checkpoint(_file(name, "safetensors"))
-    config = from_dict(TrainingConfig, checkpoint.config)
-    model = build_model(config.model)
-    checkpoint.load_into(model)
+    model, config = restored(load_checkpoint(_file(name, "safetensors")))
     return TrainedModel(model.eval(), config, card(name))
 
 
