@@ -6,9 +6,9 @@ Tensors and configuration travel in one file, so they can never disagree, and no
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,6 +87,7 @@ class Checkpoint:
         seconds: time spent on them.
         model: the model's weights by name.
         optimizer: the optimiser's averages by name.
+        carried: whatever else the run carries from step to step, by name.
     """
 
     config: dict
@@ -94,6 +95,7 @@ class Checkpoint:
     seconds: float
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
     def load_into(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Copy weights, and the optimiser's averages, into a model of the same configuration.
@@ -113,7 +115,13 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, config: dict, step: int, seconds: float, model: nn.Module, optimizer: torch.optim.Optimizer | None
+    path: Path,
+    config: dict,
+    step: int,
+    seconds: float,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    carried: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint whole or not at all.
 
@@ -124,10 +132,12 @@ def save_checkpoint(
         seconds: time spent on them.
         model: the model.
         optimizer: its optimiser, or None to save the weights alone.
+        carried: whatever else the run carries from step to step.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if optimizer is not None:
         tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(model, optimizer).items()}
+    tensors |= {f"carried.{name}": tensor for name, tensor in (carried or {}).items()}
     metadata = {"format": FORMAT, "config": json.dumps(config), "step": str(step), "seconds": repr(seconds)}
     metadata["check"] = _check(metadata, tensors)
     # As bytes first: what safetensors writes by itself is readable to its owner alone, and stays where it is killed.
@@ -150,7 +160,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} has a damaged header ({error}): delete it or name another run") from error
     parts = {
         part: {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-        for part in ("model", "optimizer")
+        for part in ("model", "optimizer", "carried")
     }
     return Checkpoint(config, step, seconds, **parts)
 

@@ -1,4 +1,4 @@
-"""The command line: `infmem demo | train | evaluate | sweep | experiment | bench | info`."""
+"""The command line: `infmem demo | train | evaluate | sweep | experiment | language | bench | info`."""
 
 import ctypes
 import dataclasses
@@ -46,6 +46,7 @@ from infmem.experiment import (
     sweep_cells,
     train_cells,
 )
+from infmem.language.command import language
 from infmem.models.infinite_former import InfiniteFormerConfig
 from infmem.optimizer import OptimizerName
 from infmem.presets import (
@@ -501,6 +502,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": evaluate,
         "sweep": sweep,
         "experiment": experiment,
+        "language": language,
         "bench": bench,
         "info": info,
     }

@@ -129,7 +129,7 @@ class Run:
         """The folder's checkpoint; rows of later steps, which will be taken again, are dropped."""
         self._left = _version(self.folder)
         checkpoint = load_checkpoint(self.folder / "checkpoint.safetensors")
-        stored = from_dict(TrainingConfig, checkpoint.config)
+        stored = from_dict(type(self.config), checkpoint.config)
         require(
             stored == self.config,
             f"{self.folder} was trained with other options: {', '.join(_differences(stored, self.config))}; "
@@ -157,6 +157,7 @@ class Run:
             self.seconds,
             self.model,
             self.optimizer,
+            self._carried(),
         )
         self._left = _version(self.folder)
 
@@ -173,6 +174,10 @@ class Run:
                 "go on from what it has saved (--resume)",
             )
             yield
+
+    def _carried(self) -> dict[str, Tensor]:
+        """What a run carries from step to step besides its model and optimiser: here nothing."""
+        return {}
 
     def train_step(self) -> dict[str, int | float | Tensor]:
         """One optimiser step; returns its row of metrics, with loss and accuracy still on the device."""

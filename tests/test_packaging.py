@@ -84,7 +84,7 @@ def test_environment_uses_conda_forge_only_and_installs_this_checkout() -> None:
     assert environment["dependencies"][-1] == {"pip": ["-e .[notebooks]"]}
 
 
-@pytest.mark.parametrize("name, wanted", requirements("notebooks", "test", "browser", "grading", "pages").items())
+@pytest.mark.parametrize("name, wanted", requirements("notebooks", "test", "browser", "grading", "pages", "hf").items())
 def test_constraints_pin_each_direct_dependency_within_its_bound(name: str, wanted: SpecifierSet) -> None:
     pinned = [pin for pin in pins() if canonicalize_name(pin.name) == name]
     assert len(pinned) == 1, f"{name} is pinned {len(pinned)} times in constraints.txt: pin it once"

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import torch
+
 from infmem import WindowTransformerConfig
 from infmem.demo import demo_config
 from infmem.presets import Preset, model_config
@@ -42,3 +44,29 @@ def recall_config(name: str = "infinite-former", memory_options: dict | None = N
     """How to train one of the models on recall at the tiny preset's sizes."""
     model = model_config(name, TINY, memory_options=memory_options, task="recall")
     return tiny_config(name, **{"model": model, "task": "recall", "length": SHORTEST + 5} | changes)
+
+
+def tiny_tokens(num_documents: int = 29, vocab_size: int = 31):
+    """Documents of random tokens of many lengths, without a tokenizer."""
+    from infmem.tasks.tokens import Documents, TokenFile
+
+    generator, splits = torch.Generator().manual_seed(3), {}
+    for split, count in (("train", num_documents), ("validation", 5), ("test", 7)):
+        lengths = torch.randint(1, 61, (count,), generator=generator)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        tokens = torch.randint(vocab_size - 1, (int(starts[-1]),), generator=generator, dtype=torch.int32)
+        splits[split] = Documents(tokens, starts, 3 * lengths, tuple(f"{split}/{number}" for number in range(count)))
+    about = {"corpus": "tiny", "hash": "0123456789abcdef", "sources": {"python": "3"}, "left_out": {}}
+    return TokenFile(splits, "{}", about | {"vocab_size": vocab_size})
+
+
+def tiny_language_config(name: str = "infinite-former", **changes):
+    """How to train a language model on `tiny_tokens`."""
+    from infmem.language.sizes import LanguageSize, language_model
+    from infmem.language.training import LanguageConfig
+
+    sizes = WindowTransformerConfig(d_model=12, num_heads=3, num_layers=2, d_ff=10, dropout=0.1)
+    size = LanguageSize(31, 4, sizes, num_basis=8, batch_size=3, steps=13, learning_rate=0.01, length=50)
+    options = {"length": 50, "segment_length": 4, "batch_size": 3, "steps": 13, "learning_rate": 0.01}
+    options |= {"corpus": "tiny", "corpus_hash": "0123456789abcdef", "warmup_steps": 3}
+    return LanguageConfig(**{"model": language_model(name, size)} | options | changes)

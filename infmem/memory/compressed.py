@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from infmem.compression import Convolution, DilatedConvolution, max_pool, mean_pool, most_used
@@ -65,6 +65,18 @@ class CompressedState(NamedTuple):
     def detach(self) -> "CompressedState":
         """The same state, cut off from the graph that computed it."""
         return CompressedState(self.compressed.detach(), self.usage.detach())
+
+    def reset(self, rows: Bool[Tensor, " batch"]) -> "CompressedState":
+        """Forget what some rows have compressed; zeros take its place, which a model must not look at.
+
+        Args:
+            rows: True where a row begins anew.
+        """
+        rows = rearrange(rows.to(self.compressed.device), "batch -> batch 1")
+        return CompressedState(
+            self.compressed.masked_fill(rearrange(rows, "batch one -> batch one 1"), 0.0),
+            self.usage.masked_fill(rows, 0.0),
+        )
 
 
 class CompressedMemory(nn.Module):

@@ -15,7 +15,13 @@ from infmem import attention, sticky
 from infmem.basis import GaussianBasis
 from infmem.contraction import scaled_tau, update
 from infmem.memory.config import MemoryConfig
-from infmem.memory.operators import build_basis, first_operator, sticky_operators, update_recurrence
+from infmem.memory.operators import (
+    build_basis,
+    first_operator,
+    row_recurrences,
+    sticky_operators,
+    update_recurrence,
+)
 from infmem.memory.state import MemoryState
 from infmem.recurrence import recur
 from infmem.signal import fit
@@ -193,29 +199,42 @@ class LongTermMemory(nn.Module):
         return state._replace(coefficients=coefficients, num_tokens=state.num_tokens + new.shape[1])
 
     def _written(self, new: Tensor, state: MemoryState, generator: torch.Generator | None) -> Tensor:
-        """Coefficients after a write; rows that have seen equally many tokens share their operators."""
+        """Coefficients after a write; rows that leave the same share to their past have the same operators."""
         if self.config.sticky != "none":
             probabilities, count, method = state.histogram, self.config.num_samples, self.config.sticky
             locations = sticky.sample_locations(probabilities, count, generator, method)
         else:
             locations = None
-        counts = state.num_tokens.unique().tolist()
-        if len(counts) == 1:
-            return self._written_rows(new, state.coefficients, locations, counts[0])
+        shares = [self._share_of_past(count, new.shape[1]) for count in state.num_tokens.tolist()]
+        if len(set(shares)) == 1:
+            return self._written_rows(new, state.coefficients, locations, shares[0])
+        if locations is None:
+            recurrences = row_recurrences(self.config, new.shape[1], tuple(shares), new.dtype, new.device)
+            kept = einsum(
+                recurrences.transition,
+                state.coefficients,
+                "batch basis other_basis, batch other_basis d_model -> batch basis d_model",
+            )
+            return kept + einsum(recurrences.write, new, "batch basis pos, batch pos d_model -> batch basis d_model")
         coefficients = torch.empty_like(state.coefficients)
-        for count in counts:
-            rows = (state.num_tokens == count).nonzero().squeeze(-1).to(new.device)
-            rows_locations = None if locations is None else locations[rows]
-            written = self._written_rows(new[rows], state.coefficients[rows], rows_locations, count)
+        for share in set(shares):
+            rows = torch.tensor([row for row, other in enumerate(shares) if other == share], device=new.device)
+            written = self._written_rows(new[rows], state.coefficients[rows], locations[rows], share)
             coefficients = coefficients.index_copy(0, rows, written)
         return coefficients
 
-    def _written_rows(self, new: Tensor, coefficients: Tensor, locations: Tensor | None, num_past: int) -> Tensor:
-        """Coefficients after a write to rows that have all seen `num_past` tokens."""
-        config, length, like = self.config, new.shape[1], (new.dtype, new.device)
+    def _share_of_past(self, num_past: int, num_new: int) -> float | None:
+        """The share tau of the memory that an update leaves to the past; None where there is none."""
         if num_past == 0:
+            return None
+        config = self.config
+        return config.tau if config.schedule == "fixed" else scaled_tau(num_past, num_new, config.tau_max)
+
+    def _written_rows(self, new: Tensor, coefficients: Tensor, locations: Tensor | None, tau: float | None) -> Tensor:
+        """Coefficients after a write to rows that leave the same share to their past."""
+        config, length, like = self.config, new.shape[1], (new.dtype, new.device)
+        if tau is None:
             return fit(new, first_operator(config, length, *like))
-        tau = config.tau if config.schedule == "fixed" else scaled_tau(num_past, length, config.tau_max)
         if locations is None:
             return recur(update_recurrence(config, length, tau, *like), coefficients, new)
         operators = sticky_operators(config, locations, length, tau)

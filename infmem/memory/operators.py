@@ -4,6 +4,7 @@ An operator depends on the configuration, the lengths and tau, and on nothing th
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -103,6 +104,34 @@ def update_recurrence(
         operators = update_operators(basis, locations, placed, tau, config.ridge, padding)
         recurrence = linear_recurrence(basis.evaluate(locations), operators)
     return LinearRecurrence(*(matrix.to(device=device, dtype=dtype) for matrix in recurrence))
+
+
+# All layers of a model ask for the same rows.
+@cached_tensors(maxsize=2)
+def row_recurrences(
+    config: MemoryConfig,
+    length: int,
+    shares: tuple[float | None, ...],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LinearRecurrence:
+    """The matrices A and C of rows that leave different shares to their past, each with one axis more: the batch.
+
+    Args:
+        config: of the memory.
+        length: number of new tokens.
+        shares: tau of each row; None where nothing was written yet, and so A is 0 and C the first fit.
+        dtype: of the matrices.
+        device: of the matrices.
+
+    Example:
+        >>> row_recurrences(MemoryConfig.paper(num_basis=4), length=7, shares=(None, 0.75)).write.shape
+        torch.Size([2, 4, 7])
+    """
+    first = rearrange(first_operator(config, length, dtype, device), "pos basis -> basis pos")
+    nothing = LinearRecurrence(first.new_zeros(len(first), len(first)), first)
+    rows = [nothing if tau is None else update_recurrence(config, length, tau, dtype, device) for tau in shares]
+    return LinearRecurrence(*(torch.stack(matrices) for matrices in zip(*rows, strict=True)))
 
 
 def sticky_operators(

@@ -125,20 +125,32 @@ class CompressiveTransformer(LongTermTransformer):
         weight = attention.key_value.weight
         return written, attention_reconstruction_loss(query, leaving, compressed, weight, attention.num_heads)
 
-    def layer(self, layer: int, hidden: Tensor, recent: Tensor, memory: CompressedState | None = None) -> LayerOutput:
+    def layer(
+        self,
+        layer: int,
+        hidden: Tensor,
+        recent: Tensor,
+        memory: CompressedState | None = None,
+        num_seen: Tensor | None = None,
+    ) -> LayerOutput:
         """Pass hidden states through one layer, which also attends to its compressed memory."""
         if memory is None:
-            return super().layer(layer, hidden, recent, memory)
-        remembered = torch.cat([memory.compressed, recent], dim=1)
+            return super().layer(layer, hidden, recent, memory, num_seen)
+        remembered, num_recent = torch.cat([memory.compressed, recent], dim=1), recent.shape[1]
+        if num_seen is not None:  # what has left was compressed
+            num_left = (num_seen - num_recent).clamp(min=0)
+            num_seen = num_seen.clamp(max=num_recent) + num_left // self.config.memory.rate
         if self.depends_on_attention:
-            memory = self._used(layer, hidden, remembered, memory)
-        return super().layer(layer, hidden, remembered, memory)
+            memory = self._used(layer, hidden, remembered, memory, num_seen)
+        return super().layer(layer, hidden, remembered, memory, num_seen)
 
-    def _used(self, layer: int, hidden: Tensor, remembered: Tensor, memory: CompressedState) -> CompressedState:
+    def _used(
+        self, layer: int, hidden: Tensor, remembered: Tensor, memory: CompressedState, num_seen: Tensor | None
+    ) -> CompressedState:
         """The memory with the attention of this segment added to its usage, which then also covers the segment."""
         with torch.no_grad():
             attention = self.blocks[layer].attention
-            weights = attention.weights(hidden, remembered, self.content_bias, self.position_bias)
+            weights = attention.weights(hidden, remembered, self.content_bias, self.position_bias, num_seen)
             got = weights.mean(dim=(1, 2))[:, memory.compressed.shape[1] : remembered.shape[1]]
             usage = torch.cat([memory.usage + got, got.new_zeros(hidden.shape[:2])], dim=1)
         return memory._replace(usage=usage.to(memory.usage.dtype))

@@ -76,12 +76,19 @@ class InfiniteFormer(LongTermTransformer):
         """Whether what is written depends on where the segment before has looked."""
         return self.config.memory.sticky != "none"
 
-    def layer(self, layer: int, hidden: Tensor, recent: Tensor, memory: MemoryState | None = None) -> LayerOutput:
+    def layer(
+        self,
+        layer: int,
+        hidden: Tensor,
+        recent: Tensor,
+        memory: MemoryState | None = None,
+        num_seen: Tensor | None = None,
+    ) -> LayerOutput:
         """Pass hidden states through one layer, which also reads its long-term memory once something was written."""
         if memory is None or not bool(memory.num_tokens.any()):
-            return super().layer(layer, hidden, recent, memory)
+            return super().layer(layer, hidden, recent, memory, num_seen)
         block = self.blocks[layer]
-        attended = block.attention(hidden, recent, self.content_bias, self.position_bias)
+        attended = block.attention(hidden, recent, self.content_bias, self.position_bias, num_seen)
         query = hidden if self.config.memory.own_query else attended.query
         read, memory, reading = self.long_term_memories[layer](query, None, memory)
         auxiliary_loss = self.config.memory.kl_weight * reading.kl.mean()

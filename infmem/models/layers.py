@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from infmem.caching import cached_tensors
 from infmem.validation import checked
+
+# A score whose weight is exactly 0, and finite: whole blocks of a kernel's scores may have it.
+UNSEEN = -1e4
 
 
 def sinusoids(distances: Float[Tensor, " key_pos"], d_model: int) -> Float[Tensor, "key_pos d_model"]:
@@ -61,6 +64,28 @@ def relative_shift(
     return rearrange(
         flat[..., query_pos:], "batch head (query_pos key_pos) -> batch head query_pos key_pos", query_pos=query_pos
     )
+
+
+@checked
+def hide_unseen(
+    by_distance: Float[Tensor, "batch head query_pos distance"], num_seen: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch head query_pos distance"]:
+    """Scores by distance, of which those are gone that reach back to before a row's first token.
+
+    Args:
+        by_distance: scores, largest distance first, 0 last.
+        num_seen: how many vectors before the segment each row may look at.
+
+    Example:
+        >>> hide_unseen(torch.zeros(2, 1, 1, 3), torch.tensor([0, 7]))[:, 0, 0]
+        tensor([[-10000., -10000.,      0.],
+                [     0.,      0.,      0.]])
+    """
+    query_pos, num_distances = by_distance.shape[2:]
+    distance = torch.arange(num_distances - 1, -1, -1, device=num_seen.device)
+    first = torch.arange(query_pos, device=num_seen.device) + rearrange(num_seen, "batch -> batch 1")
+    is_unseen = distance > rearrange(first, "batch query_pos -> batch 1 query_pos 1")
+    return by_distance.masked_fill(is_unseen, UNSEEN)
 
 
 @cached_tensors(maxsize=16)
@@ -123,6 +148,7 @@ class RelativeAttention(nn.Module):
         memory: Float[Tensor, "batch mem_pos d_model"],
         content_bias: Float[Tensor, "head d_head"],
         position_bias: Float[Tensor, "head d_head"],
+        num_seen: Int[Tensor, " batch"] | None = None,
     ) -> Attended:
         """Attend from a segment to the memory and itself.
 
@@ -131,10 +157,12 @@ class RelativeAttention(nn.Module):
             memory: hidden states of earlier segments, oldest first; may be empty.
             content_bias: u.
             position_bias: v.
+            num_seen: how many of the newest in memory each row may look at; None lets all rows look at all.
         """
         query, heads, keys, values = self._project(x, memory)
         content = heads + rearrange(content_bias, "head d_head -> head 1 d_head")
         by_distance = self._scores_by_distance(heads, position_bias, self._distances(keys.shape[2]))
+        by_distance = by_distance if num_seen is None else hide_unseen(by_distance, num_seen)
         read = self._read(content, keys, values, by_distance)
         output = self.out(rearrange(read, "batch head query_pos d_head -> batch query_pos (head d_head)"))
         return Attended(output=output, query=query)
@@ -146,6 +174,7 @@ class RelativeAttention(nn.Module):
         memory: Float[Tensor, "batch mem_pos d_model"],
         content_bias: Float[Tensor, "head d_head"],
         position_bias: Float[Tensor, "head d_head"],
+        num_seen: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch head query_pos key_pos"]:
         """The softmax that `forward` reads with and does not show.
 
@@ -154,6 +183,7 @@ class RelativeAttention(nn.Module):
             memory: hidden states of earlier segments, oldest first; may be empty.
             content_bias: u.
             position_bias: v.
+            num_seen: how many of the newest in memory each row may look at; None lets all rows look at all.
 
         Example:
             >>> x, bias = torch.ones(1, 3, 4), torch.zeros(2, 2)
@@ -167,6 +197,7 @@ class RelativeAttention(nn.Module):
             "batch head query_pos d_head, batch head key_pos d_head -> batch head query_pos key_pos",
         )
         by_distance = self._scores_by_distance(heads, position_bias, self._distances(keys.shape[2]))
+        by_distance = by_distance if num_seen is None else hide_unseen(by_distance, num_seen)
         return torch.softmax(content + _scores_by_key(by_distance), dim=-1)
 
     def _project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from infmem.memory import CompressedState, MemoryState
-from infmem.models.transformer_xl import ModelState, TransformerXL, remember
+from infmem.models.transformer_xl import ModelState, TransformerXL, on_device, remember
+from infmem.validation import require
 
 
 class LongTermTransformer(TransformerXL):
@@ -49,19 +50,34 @@ class LongTermTransformer(TransformerXL):
     def _read_segment(
         self, hidden: Tensor, state: ModelState, generator: torch.Generator | None
     ) -> tuple[Tensor, ModelState]:
-        num_leaving = self.num_leaving(state.short_term[0].shape[1])
+        num_remembered = state.short_term[0].shape[1]
+        num_leaving, num_seen = self.num_leaving(num_remembered), on_device(state.num_seen, hidden)
+        is_foreign = self._is_foreign(state, num_remembered, num_leaving)
         short_term, long_term, auxiliary_loss = [], [], hidden.new_zeros(())
         for layer, (remembered, memory) in enumerate(zip(state.short_term, state.long_term, strict=True)):
             leaving, recent = remembered[:, :num_leaving], remembered[:, num_leaving:]
             if num_leaving:
                 memory, loss = self._write(layer, hidden, leaving, memory, generator)
+                memory = memory if is_foreign is None else memory.reset(is_foreign)
                 auxiliary_loss = auxiliary_loss + loss
             short_term.append(remember(recent, hidden, recent.shape[1] + hidden.shape[1]))
-            output = self.layer(layer, hidden, recent, memory)
+            output = self.layer(layer, hidden, recent, memory, num_seen)
             hidden = output.hidden
             long_term.append(output.memory)
             auxiliary_loss = auxiliary_loss + output.auxiliary_loss
-        return hidden, ModelState(tuple(short_term), tuple(long_term), auxiliary_loss)
+        return hidden, ModelState(tuple(short_term), tuple(long_term), auxiliary_loss, state.num_seen)
+
+    def _is_foreign(self, state: ModelState, num_remembered: int, num_leaving: int) -> Tensor | None:
+        """For each row, whether what leaves was read before the row was reset; None if that is true of none."""
+        if state.num_seen is None or not num_leaving or bool((state.num_seen >= num_remembered).all()):
+            return None
+        is_foreign = state.num_seen <= num_remembered - num_leaving
+        require(
+            bool((is_foreign | (state.num_seen >= num_remembered)).all()),
+            f"a row was reset in the middle of the {num_leaving} hidden states that leave the short-term memory "
+            f"together: use segments whose length divides memory_length ({self.memory_length})",
+        )
+        return is_foreign
 
     def _write(
         self,

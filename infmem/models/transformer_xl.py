@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from infmem.memory import CompressedState, MemoryState
@@ -18,6 +18,9 @@ from infmem.models.layers import Block
 from infmem.validation import check_fields, checked, require, require_at_most
 
 Config = TypeVar("Config", bound="WindowTransformerConfig")
+
+# What stands for "all that is remembered" where nobody has counted.
+MOST_SEEN = 2**30
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,13 @@ class ModelState(NamedTuple):
         long_term: for each layer, its long-term memory; empty for models that have none.
         auxiliary_loss: what the last segment adds to a training loss besides its logits; not carried further, so it
             keeps its gradient also in a state that is detached otherwise.
+        num_seen: how many tokens each row has read since it was reset, on the CPU; None if none ever was.
     """
 
     short_term: tuple[Float[Tensor, "batch mem_pos d_model"], ...]
     long_term: tuple[MemoryState | CompressedState, ...]
     auxiliary_loss: Float[Tensor, ""]
+    num_seen: Int[Tensor, " batch"] | None = None
 
     def detach(self) -> "ModelState":
         """The same state, cut off from the graph that computed it."""
@@ -113,6 +118,30 @@ class ModelState(NamedTuple):
             short_term=tuple(memory.detach() for memory in self.short_term),
             long_term=tuple(memory.detach() for memory in self.long_term),
             auxiliary_loss=self.auxiliary_loss.detach(),
+            num_seen=self.num_seen,
+        )
+
+    def reset(self, rows: Bool[Tensor, " batch"]) -> "ModelState":
+        """Let some rows begin anew, as if nothing had been read, and leave the others alone.
+
+        What a layer remembers of such a row stays where it is, since all rows share one tensor, but no position looks
+        at it and nothing of it enters a long-term memory.
+
+        Args:
+            rows: True where a row begins anew.
+
+        Example:
+            >>> model = TransformerXL(TransformerXLConfig(d_model=12, num_heads=3, num_layers=2, memory_length=7))
+            >>> _, state = model(torch.zeros(2, 5, dtype=torch.int64))
+            >>> model(torch.zeros(2, 3, dtype=torch.int64), state.reset(torch.tensor([True, False])))[1].num_seen
+            tensor([         3, 1073741827])
+        """
+        if self.num_seen is not None and not bool(rows.any()):
+            return self
+        seen = torch.full((len(rows),), MOST_SEEN) if self.num_seen is None else self.num_seen
+        return self._replace(
+            long_term=tuple(memory.reset(rows) for memory in self.long_term),
+            num_seen=seen.masked_fill(rows.cpu(), 0),
         )
 
 
@@ -228,6 +257,8 @@ class TransformerXL(nn.Module):
         state = self.empty(len(tokens)) if state is None else state
         self._check(tokens, state, validate)
         hidden, state = self._read_segment(self.embed(tokens), state, generator)
+        if state.num_seen is not None:
+            state = state._replace(num_seen=state.num_seen + tokens.shape[1])
         if not keep_graph:
             state = state.detach()._replace(auxiliary_loss=state.auxiliary_loss)
         return self.output(self.dropout(hidden)), state
@@ -248,14 +279,19 @@ class TransformerXL(nn.Module):
         self, hidden: Tensor, state: ModelState, generator: torch.Generator | None
     ) -> tuple[Tensor, ModelState]:
         """Pass a segment through all layers."""
-        memories = []
+        memories, num_seen = [], on_device(state.num_seen, hidden)
         for layer, memory in enumerate(state.short_term):
             memories.append(remember(memory, hidden, self.memory_length))
-            hidden = self.layer(layer, hidden, memory).hidden
+            hidden = self.layer(layer, hidden, memory, num_seen=num_seen).hidden
         return hidden, state._replace(short_term=tuple(memories))
 
     def layer(
-        self, layer: int, hidden: Tensor, recent: Tensor, memory: MemoryState | CompressedState | None = None
+        self,
+        layer: int,
+        hidden: Tensor,
+        recent: Tensor,
+        memory: MemoryState | CompressedState | None = None,
+        num_seen: Tensor | None = None,
     ) -> LayerOutput:
         """Pass hidden states through one layer.
 
@@ -264,9 +300,10 @@ class TransformerXL(nn.Module):
             hidden: the segment's input to that layer.
             recent: the inputs that the layer remembers, oldest first.
             memory: the layer's long-term memory; None for models that have none.
+            num_seen: how many tokens before the segment each row has read, on its device; None if no row was reset.
         """
         block = self.blocks[layer]
-        attended = block.attention(hidden, recent, self.content_bias, self.position_bias)
+        attended = block.attention(hidden, recent, self.content_bias, self.position_bias, num_seen)
         return LayerOutput(block(hidden, attended.output), memory, hidden.new_zeros(()))
 
     def _check(self, tokens: Tensor, state: ModelState, validate: bool) -> None:
@@ -306,6 +343,10 @@ class TransformerXL(nn.Module):
             f"the state must be on the model's device {device} and of its type {weight.dtype}, got "
             f"{[(str(memory.device), memory.dtype) for memory in state.short_term]}",
         )
+        require(
+            state.num_seen is None or (state.num_seen.device.type, len(state.num_seen)) == ("cpu", len(tokens)),
+            f"state.num_seen must hold {len(tokens)} counts on the CPU: take it from `state.reset`",
+        )
         if validate:
             low, high = tokens.min().item(), tokens.max().item()
             require(
@@ -331,6 +372,11 @@ class WindowTransformer(TransformerXL):
     def __init__(self, config: WindowTransformerConfig):
         sizes = dataclasses.asdict(config.narrowed(WindowTransformerConfig))
         super().__init__(TransformerXLConfig(**sizes, memory_length=0))
+
+
+def on_device(num_seen: Tensor | None, like: Tensor) -> Tensor | None:
+    """Counts of the CPU where `like` is, without waiting for it."""
+    return None if num_seen is None else num_seen.to(like.device, non_blocking=True)
 
 
 @checked

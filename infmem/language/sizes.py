@@ -1,0 +1,141 @@
+"""Sizes of a language model, and the models that are compared at them: equal in parameters, steps and data."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from infmem.memory import CompressedMemoryConfig, MemoryConfig
+from infmem.models.compressive import CompressiveTransformerConfig
+from infmem.models.infinite_former import InfiniteFormerConfig
+from infmem.models.transformer_xl import TransformerXLConfig, WindowTransformerConfig
+from infmem.presets import ModelConfig, build_model
+from infmem.validation import require
+
+LanguageModelName = Literal[
+    "window",
+    "transformer-xl",
+    "transformer-xl-long",
+    "compressive-transformer",
+    "infinite-former",
+    "infinite-former-sampled",
+    "infinite-former-sticky",
+]
+SizeName = Literal["classroom", "gpu"]
+TunedMemory = Literal["none", "exact", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
+
+# What a sticky memory is, beside what `exact` says: samples of the old signal, which it draws where attention was; and
+# the same with even samples, which tells what stickiness alone is worth.
+SAMPLED = {"contraction": "sampled", "schedule": "fixed", "tau": 0.75}
+STICKY = SAMPLED | {"sticky": "stratified", "placement": "even"}
+CHANGES = {"infinite-former": {}, "infinite-former-sampled": SAMPLED, "infinite-former-sticky": STICKY}
+
+
+@dataclass(frozen=True)
+class LanguageSize:
+    """Sizes that all models of a comparison share.
+
+    Args:
+        vocab_size: tokens of the vocabulary at most.
+        segment_length: tokens per segment, and hidden states of every short-term memory.
+        sizes: width, heads and depth of every model, and the feed-forward of the infinite-former; the others get a
+            wider one, until they have as many parameters.
+        num_basis: of the long-term memory; the Compressive Transformer keeps as many compressed hidden states, and the
+            long Transformer-XL has as many more in its memory.
+        batch_size: rows.
+        steps: optimiser steps, one a segment.
+        learning_rate: the largest one.
+        length: tokens of a document at most in training; longer ones are cut.
+    """
+
+    vocab_size: int
+    segment_length: int
+    sizes: WindowTransformerConfig
+    num_basis: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+    length: int
+
+
+SIZES: dict[SizeName, LanguageSize] = {
+    "classroom": LanguageSize(
+        vocab_size=2048,
+        segment_length=64,
+        sizes=WindowTransformerConfig(d_model=96, num_heads=4, num_layers=2, d_ff=192),
+        num_basis=64,
+        batch_size=16,
+        steps=1200,
+        learning_rate=4e-3,
+        length=16_384,
+    ),
+    "gpu": LanguageSize(
+        vocab_size=8192,
+        segment_length=256,
+        sizes=WindowTransformerConfig(d_model=384, num_heads=6, num_layers=6, d_ff=1536),
+        num_basis=256,
+        batch_size=32,
+        steps=8000,
+        learning_rate=1e-3,
+        length=65_536,
+    ),
+}
+
+
+def num_parameters(config: ModelConfig) -> int:
+    """How many numbers a model of this configuration learns; it is not built for that.
+
+    Example:
+        >>> num_parameters(WindowTransformerConfig(vocab_size=7, d_model=4, num_heads=2, num_layers=1, d_ff=3))
+        198
+    """
+    with torch.device("meta"):
+        return build_model(config).num_parameters
+
+
+def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int | None = None) -> ModelConfig:
+    """The configuration of a model at a size, with as many parameters as the infinite-former.
+
+    Args:
+        name: which model.
+        size: its sizes.
+        vocab_size: tokens of the vocabulary; None takes the size's.
+
+    Raises:
+        ValueError: if there is no model of that name.
+
+    Example:
+        >>> config = language_model("transformer-xl", SIZES["classroom"])
+        >>> config.memory_length, config.d_ff
+        (64, 384)
+    """
+    names = get_args(LanguageModelName)
+    require(name in names, f"model must be one of {', '.join(names)}, got {name!r}")
+    shared = dataclasses.asdict(size.sizes) | {"vocab_size": vocab_size or size.vocab_size}
+    short = size.segment_length
+    memory = MemoryConfig.exact(num_basis=size.num_basis, num_samples=size.num_basis)
+    target = InfiniteFormerConfig(**shared, memory_length=short, memory=memory)
+    if name in CHANGES:
+        return dataclasses.replace(target, memory=dataclasses.replace(memory, **CHANGES[name]))
+    baselines = {
+        "window": WindowTransformerConfig(**shared),
+        "transformer-xl": TransformerXLConfig(**shared, memory_length=short),
+        "transformer-xl-long": TransformerXLConfig(**shared, memory_length=short + size.num_basis),
+        "compressive-transformer": CompressiveTransformerConfig(
+            **shared, memory_length=short, memory=CompressedMemoryConfig(length=size.num_basis)
+        ),
+    }
+    return as_large(baselines[name], num_parameters(target))
+
+
+def as_large(config: ModelConfig, target: int) -> ModelConfig:
+    """A configuration with a feed-forward that is wider, in eights, until it has so many parameters.
+
+    Args:
+        config: the model.
+        target: parameters that it should have.
+    """
+    for_each = config.num_layers * (2 * config.d_model + 1)
+    wider = round((target - num_parameters(config)) / for_each / 8) * 8
+    return dataclasses.replace(config, d_ff=max(8, config.d_ff + wider))
