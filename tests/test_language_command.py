@@ -70,6 +70,8 @@ def test_train_then_resume_then_evaluate(model, capsys, tmp_path):
 
 def test_the_default_folder_names_the_run(tmp_path):
     assert run(*TRAIN, "--model", "window", "--seed", "3", "--steps", "1") == 0
+    assert run(*TRAIN, "--memory-options", "ridge=0.5", "--steps", "1", "--run", "here") == 0
+    assert json.loads((tmp_path / "here/config.json").read_text())["model"]["memory"]["ridge"] == 0.5
     assert (tmp_path / "runs/language-window-classroom-tiny-seed3/checkpoint.safetensors").exists()
 
 
@@ -165,6 +167,8 @@ def test_prepare_train_and_evaluate_on_a_folder_of_files(tmp_path, capsys):
         ((*TRAIN, "--steps", "0"), "steps must be at least 1, got 0"),
         ((*TRAIN, "--segment-length", "0"), "segment_length must be at least 1"),
         ((*TRAIN, "--save-every", "0"), "save_every must be at least 1"),
+        ((*TRAIN, "--memory-options", "depth=3"), "MemoryConfig has no field depth"),
+        ((*TRAIN, "--model", "window", "--memory-options", "ridge=1.0"), "which this model is not: leave them out"),
         ((*TRAIN, "--resume"), "there is no checkpoint"),
         (("evaluate", "nowhere", "--tokens", "tiny.safetensors"), "there is no checkpoint at nowhere"),
     ],

@@ -141,6 +141,9 @@ def test_a_still_base_with_a_memory_that_learns(tokens, tmp_path):
 
     save_base(new_gpt2(tokens, 12, 2, 3, 16, seed=0), tokens, tmp_path)
     reader = GPT2Reader(load_base(str(tmp_path), "exact", 16, seed=1))
+    save_base(new_gpt2(tokens, 12, 2, 3, 16, seed=0), tokens, tmp_path / "half", bfloat16=True)
+    half = GPT2Reader(load_base(str(tmp_path / "half"), "none", 16, seed=1))
+    assert_close(half.embedding.weight, reader.embedding.weight, rtol=0.01, atol=0)  # and of the same type
     before = {name: parameter.clone() for name, parameter in reader.named_parameters()}
     config = TuningConfig(steps=9, batch_size=3, segment_length=16, learning_rate=1e-12, memory_learning_rate=1e-2)
     tune(reader, tokens.splits["train"], tokens.document_token, config)

@@ -23,7 +23,7 @@ from infmem.language.experiment import (
     score_row,
 )
 from infmem.language.reading import Reader, cut
-from infmem.language.sizes import SIZES, LanguageModelName, SizeName
+from infmem.language.sizes import SIZES, LanguageModelName, SizeName, with_memory_options
 from infmem.language.training import LanguageConfig, LanguageRun, language_folder, load_language_run, require_corpus
 from infmem.language.tuning_command import finetune, pretrain
 from infmem.models.transformer_xl import TransformerXL
@@ -94,6 +94,7 @@ def train(
     batch_size: int | None = None,
     segment_length: int | None = None,
     learning_rate: float | None = None,
+    memory_options: tuple[str, ...] = (),
     grad_segments: int = 1,
     precision: Precision = "auto",
     optimizer: OptimizerName = "adam",
@@ -121,6 +122,7 @@ def train(
         batch_size: rows, each of which reads documents in order.
         segment_length: tokens per segment, and of the short-term memory.
         learning_rate: the largest learning rate.
+        memory_options: fields of the infinite-former's long-term memory to set otherwise, such as num_basis=512.
         grad_segments: segments that gradient flows through, read before each step.
         precision: auto is bfloat16 on a GPU, float32 on a CPU.
         optimizer: muon makes the updates of matrices orthogonal, and often learns in fewer steps.
@@ -139,6 +141,8 @@ def train(
     text = _tokens(corpus, data, tokens, sizes.vocab_size, most_documents)
     config = language_config(model, sizes, text, seed, steps, learning_rate, optimizer)
     config = dataclasses.replace(config, grad_segments=grad_segments, precision=precision)
+    if memory_options:
+        config = dataclasses.replace(config, model=with_memory_options(config.model, memory_options))
     folder = run or language_folder(model, size, text.about["corpus"], seed)
     training = LanguageRun(config, text, folder, choose_device(device), resume=resume, fast=FAST[fast])
     about = f"{model}: {training.model.num_parameters:,} parameters"

@@ -3,6 +3,7 @@
 A GPT-2 is put behind the interface of this package's models, so that rows, evaluation and tables are the same.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -240,15 +241,16 @@ def new_gpt2(tokens: TokenFile, width: int, layers: int, heads: int, segment_len
         return GPT2LMHeadModel(config)
 
 
-def save_base(model: GPT2LMHeadModel, tokens: TokenFile, folder: Path) -> None:
+def save_base(model: GPT2LMHeadModel, tokens: TokenFile, folder: Path, bfloat16: bool = False) -> None:
     """Write a base and its tokenizer, as `from_pretrained` and `AutoTokenizer` read them.
 
     Args:
         model: the base.
         tokens: whose vocabulary it has.
         folder: where to.
+        bfloat16: keep its weights in that, half as large.
     """
-    model.save_pretrained(folder)
+    (copy.deepcopy(model).bfloat16() if bfloat16 else model).save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens.tokenizer, eos_token=DOCUMENT, bos_token=DOCUMENT)
     tokenizer.save_pretrained(folder)
 
@@ -279,7 +281,7 @@ def load_base(base: str, memory: TunedMemory, segment_length: int, seed: int) ->
         ValueError: if there is no such model.
     """
     with _from_hub(base):
-        model = GPT2LMHeadModel.from_pretrained(base)
+        model = GPT2LMHeadModel.from_pretrained(base, dtype=torch.float32)
     if memory == "none":
         return model
     with torch.random.fork_rng(devices=[]):

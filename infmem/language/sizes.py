@@ -1,11 +1,13 @@
 """Sizes of a language model, and the models that are compared at them: equal in parameters, steps and data."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 
+from infmem.config import parse_options
 from infmem.memory import CompressedMemoryConfig, MemoryConfig
 from infmem.models.compressive import CompressiveTransformerConfig
 from infmem.models.infinite_former import InfiniteFormerConfig
@@ -127,6 +129,33 @@ def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int 
         ),
     }
     return as_large(baselines[name], num_parameters(target))
+
+
+def with_memory_options(config: ModelConfig, options: Sequence[str]) -> InfiniteFormerConfig:
+    """A configuration whose long-term memory is changed in some fields; widths follow the number of functions.
+
+    Args:
+        config: of an infinite-former.
+        options: what is changed, as `name=value`.
+
+    Raises:
+        ValueError: if the model has no such memory, or there is no such field.
+
+    Example:
+        >>> config = language_model("infinite-former", SIZES["classroom"])
+        >>> memory = with_memory_options(config, ["ridge=1.0", "num_basis=128"]).memory
+        >>> memory.ridge, memory.sigmas == MemoryConfig.exact(num_basis=128).sigmas
+        (1.0, True)
+    """
+    require(
+        isinstance(config, InfiniteFormerConfig),
+        "--memory-options set the long-term memory of an infinite-former, which this model is not: leave them out",
+    )
+    changes = parse_options(MemoryConfig, options)
+    if "num_basis" in changes and "sigmas" not in changes:
+        ratio = config.memory.num_basis / max(1, changes["num_basis"])
+        changes["sigmas"] = tuple(ratio * sigma for sigma in config.memory.sigmas)
+    return dataclasses.replace(config, memory=dataclasses.replace(config.memory, **changes))
 
 
 def as_large(config: ModelConfig, target: int) -> ModelConfig:

@@ -41,6 +41,7 @@ def pretrain(
     steps: int = 6000,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    bfloat16: bool = False,
     device: Device = "auto",
     minutes: float | None = None,
 ) -> int:
@@ -58,6 +59,7 @@ def pretrain(
         steps: optimiser steps.
         learning_rate: the largest learning rate.
         seed: of weights and data.
+        bfloat16: keep the weights in that, half as large.
         device: where to train.
         minutes: stop after so many; what was learned so far is saved.
     """
@@ -75,7 +77,7 @@ def pretrain(
     )
     until = None if minutes is None else time.time() + 60 * minutes
     tuned = pretrained.tune(reader, documents, text.document_token, config, until)
-    pretrained.save_base(reader.model, text, output)
+    pretrained.save_base(reader.model, text, output, bfloat16)
     print(f"{output}: loss {sum(tuned.losses[-50:]) / len(tuned.losses[-50:]):.3f} after {len(tuned.losses):,} steps")
     return 0
 
