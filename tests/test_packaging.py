@@ -172,6 +172,18 @@ def test_shipped_data_is_neither_ignored_by_git_nor_left_out_of_the_wheel(suffix
     assert f"infmem/**/*.{suffix}" in wheel["artifacts"]
 
 
+def test_every_promise_of_the_readme_is_kept_by_tests_that_exist() -> None:
+    section = read("README.md").partition("## What this package promises")[2].partition("\n## ")[0]
+    promises = [line for line in section.splitlines() if line.startswith("|")][2:]
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py")))
+    assert len(promises) >= 9
+    for promise in promises:
+        names = re.findall(r"`(test_\w+|tests/\S+\.py|make test)`", promise)
+        assert names, promise
+        for name in names:
+            assert name == "make test" or (ROOT / name).is_file() or f"def {name}(" in sources, name
+
+
 def test_no_file_contains_a_path_of_this_machine() -> None:
     here = [path for path in (ROOT, Path.home().resolve()) if path != Path(path.anchor)]
     wanted = re.compile("|".join(rf"(?<![\w.~*]){re.escape(str(path))}(?![\w.-])" for path in here) or r"(?!)")

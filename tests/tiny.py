@@ -40,6 +40,12 @@ def tiny_config(name: str = "infinite-former", **changes) -> TrainingConfig:
     return dataclasses.replace(demo_config(name, TINY, seed=0), **{"warmup_steps": 3} | changes)
 
 
+def recall_config(name: str = "infinite-former", memory_options: dict | None = None, **changes) -> TrainingConfig:
+    """How to train one of the models on recall at the tiny preset's sizes."""
+    model = model_config(name, TINY, memory_options=memory_options, task="recall")
+    return tiny_config(name, **{"model": model, "task": "recall", "length": SHORTEST + 5} | changes)
+
+
 def tiny_tokens(num_documents: int = 29, vocab_size: int = 31):
     """Documents of random tokens of many lengths, without a tokenizer."""
     from infmem.tasks.tokens import Documents, TokenFile
@@ -64,9 +70,3 @@ def tiny_language_config(name: str = "infinite-former", **changes):
     options = {"length": 50, "segment_length": 4, "batch_size": 3, "steps": 13, "learning_rate": 0.01}
     options |= {"corpus": "tiny", "corpus_hash": "0123456789abcdef", "warmup_steps": 3}
     return LanguageConfig(**{"model": language_model(name, size)} | options | changes)
-
-
-def recall_config(name: str = "infinite-former", memory_options: dict | None = None, **changes) -> TrainingConfig:
-    """How to train one of the models on recall at the tiny preset's sizes."""
-    model = model_config(name, TINY, memory_options=memory_options, task="recall")
-    return tiny_config(name, **{"model": model, "task": "recall", "length": SHORTEST + 5} | changes)
