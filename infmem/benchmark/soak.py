@@ -18,7 +18,7 @@ from infmem.benchmark.stream import PRECISION, bytes_of
 from infmem.benchmark.timing import wait
 from infmem.memory import LongTermMemory, MemoryConfig
 from infmem.models.transformer_xl import TransformerXL
-from infmem.presets import MODEL_NAMES, Preset, build_model, model_config
+from infmem.presets import MODEL_NAMES, ModelConfig, Preset, build_model, model_config
 from infmem.training import autocast
 from infmem.validation import require
 
@@ -41,6 +41,18 @@ def memory_configs(num_basis: int = 12, num_samples: int = 32) -> dict[str, Memo
     presets = {name: getattr(MemoryConfig, name)(**sizes) for name in ("paper", "released", "best")}
     sticky = {name: MemoryConfig.best(**sizes, sticky=method) for name, method in STICKY.items()}
     return presets | {"exact": MemoryConfig.exact(num_basis=num_basis)} | sticky
+
+
+def model_configs(sizes: Preset) -> dict[str, ModelConfig]:
+    """Every model at a preset's sizes, and an infinite-former with a sticky memory.
+
+    Example:
+        >>> from infmem.presets import preset
+        >>> len(model_configs(preset("classroom")))
+        5
+    """
+    sticky = model_config("infinite-former", sizes, "best", {"sticky": "stratified"})
+    return {name: model_config(name, sizes) for name in MODEL_NAMES.values()} | {"sticky infinite-former": sticky}
 
 
 def soak_memory(
@@ -190,9 +202,7 @@ def benchmark_soak(
     for name, config in memory_configs().items():
         row = soak_memory(config, updates, device=device)
         yield {"what": "memory", "name": name} | row | {"problems": problems(row)}
-    configs = {name: model_config(name, sizes) for name in MODEL_NAMES.values()}
-    configs["sticky infinite-former"] = model_config("infinite-former", sizes, "best", {"sticky": "stratified"})
-    for name, config in configs.items():
+    for name, config in model_configs(sizes).items():
         for mixed in (False, True):
             model = build_model(config).to(device).eval()
             row = soak_model(model, tokens, segment_length=sizes.segment_length, batch=batch, mixed=mixed)
