@@ -12,7 +12,7 @@ from infmem.benchmark.soak import benchmark_soak, memory_configs, problems, proc
 from infmem.memory import MemoryConfig
 from infmem.presets import MODEL_NAMES, PRESETS, build_model, model_config
 
-SETTLED, UPDATES = 250, 420
+SETTLED, UPDATES = 250, 420  # without the type checker, which would take as long again
 # With a fixed share of the past, so that all operators are there after the second update.
 CONFIGS = {name: model_config(name, TINY, "paper") for name in MODEL_NAMES.values()}
 CONFIGS["sticky"] = model_config("infinite-former", TINY, "paper", {"sticky": "stratified"})
@@ -24,7 +24,7 @@ MEMORIES = [pytest.param(name, marks=pytest.mark.slow if name == "sticky, iid" e
 
 
 @pytest.mark.parametrize("name", MEMORIES)
-def test_what_a_memory_reads_of_a_stationary_signal_does_not_drift(name):
+def test_what_a_memory_reads_of_a_stationary_signal_does_not_drift(name, without_type_checker):
     config = memory_configs(num_basis=8, num_samples=16)[name]
     row = soak_memory(config, UPDATES, settled=SETTLED, batch=ROWS[name])
     assert row["settled"] > 0.01 and not problems(row), row
@@ -32,14 +32,15 @@ def test_what_a_memory_reads_of_a_stationary_signal_does_not_drift(name):
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_model_that_reads_for_long_keeps_no_more(name, mixed):
+def test_a_model_that_reads_for_long_keeps_no_more(name, mixed, without_type_checker):
     model = build_model(CONFIGS[name]).eval()
     row = soak_model(model, 7 * 40, segment_length=7, batch=2, mixed=mixed)
     assert not problems(row), row
     assert row["tokens"] == 280 and row["state_bytes"][0] == row["state_bytes"][1]
 
 
-def test_a_memory_that_drifts_is_found():
+@pytest.mark.slow
+def test_a_memory_that_drifts_is_found(without_type_checker):
     """Samples of the middles of their shares, put at the ends: the past moves on by half of one at each update."""
     moved = MemoryConfig.best(
         num_basis=12, sigmas=(0.08,), num_samples=32, num_bins=16, sticky="stratified", placement="even"
