@@ -425,6 +425,14 @@ def test_histograms_of_narrow_wide_and_distant_densities(mu, sigma, num_bins):
         assert_allclose(narrow, 1 / num_bins, rtol=0.05)
 
 
+@pytest.mark.parametrize("sigma", [1e3, 1e5, 1e12])
+def test_a_head_that_looks_everywhere_looks_evenly(sigma):
+    wide = torch.full((1, 1, 1), sigma**2)
+    assert_allclose(sticky.attention_histogram(0 * wide + 0.5, wide, 4), 0.25, rtol=1e-4)
+    read = seven(torch.float32).expectation(0 * wide + 0.5, wide, unit_interval=True)
+    assert_allclose(read.flatten(), seven(torch.float32).integrals(), rtol=1e-3)
+
+
 @given(
     num_basis=st.integers(1, 9), sigma=st.sampled_from([1e-3, 0.1, 10.0]), num_pos=st.integers(1, 20),
     ridge=st.sampled_from([0.0, 1e-12, 1e-6, 1.0, 1e6]), dtype=st.sampled_from([torch.float32, torch.float64]),
