@@ -21,7 +21,7 @@ QUICK   := not slow and not gpu and not soak and not browser
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run lab test test-slow fuzz test-browser gpu-test lint notebooks assignments figures models bench clean stale
+.PHONY: help run lab test test-slow fuzz test-browser gpu-test lint notebooks assignments figures models bench soak clean stale
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list these targets
@@ -70,6 +70,9 @@ models: .venv/core ## train the models that the notebooks load: about two hours 
 bench: .venv/core ## time training steps, reads, full attention and a stream, and record them: needs a CUDA device
 	@for what in train read attention stream; do \
 		$(BIN)/infmem bench $$what --device cuda --output figures/data/bench_$$what.json $(ARGS) || exit 1; done
+
+soak: .venv/core ## read millions of tokens with every model, and see that nothing grows, drifts or breaks: hours on a CPU
+	@OMP_NUM_THREADS=$(JOBS) $(BIN)/infmem bench soak --output figures/data/soak.json $(ARGS)
 
 clean: ## delete .venv, runs/ and every cache
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis

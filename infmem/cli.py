@@ -4,7 +4,6 @@ import ctypes
 import dataclasses
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import torch
 import tyro
 from safetensors import SafetensorError
 
-import infmem
 from infmem.benchmark.command import bench
 from infmem.checkpoint import load_checkpoint, write_text
 from infmem.config import parse_options
@@ -64,6 +62,7 @@ from infmem.presets import (
 )
 from infmem.run import Run, default_folder, load_run
 from infmem.sweep import sweep as run_sweep
+from infmem.system import system_lines
 from infmem.tasks import TaskName, find_task, recall
 from infmem.tasks.sorting import first_visible, reference_lines
 from infmem.training import TrainingConfig, generator_for
@@ -449,9 +448,8 @@ def _cell_line(row: dict) -> str:
 
 
 def info() -> int:
-    """Show versions, the device, and the presets with each model's parameters, state and receptive field."""
-    print(f"infmem {infmem.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}")
-    print(f"device: {device_name(choose_device())}, {torch.get_num_threads()} threads\n")
+    """Show what a report of a bug needs, then the presets with each model's parameters, state and receptive field."""
+    print("\n".join(system_lines()) + "\n")
     for name in PRESETS:
         sizes = PRESETS[name]
         print(

@@ -393,7 +393,7 @@ TAU = st.sampled_from([1e-9, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-9]) | st.floats(0.01, 0
 @given(mean=st.floats(-3, 4), sigma=SIGMA, low=st.floats(-1, 1), length=st.floats(1e-6, 2))
 def test_mass_keeps_its_digits_at_every_width(mean, sigma, low, length):
     expected = oracles.gaussian_mass(mean, sigma, low, low + length)
-    assume(expected > 1e-280)
+    assume(expected > 1e-60)  # further out the quadrature sees nothing
     actual = basis.gaussian_mass(float64(mean), float64(sigma**2), low, low + length).item()
     assert math.isclose(actual, expected, rel_tol=1e-8 + 1e-15 * max(1, abs(mean - low) / sigma) ** 2 / length)
     narrow = basis.gaussian_mass(torch.tensor([mean]), torch.tensor([sigma**2]), low, low + length).item()
@@ -406,11 +406,11 @@ def test_mass_keeps_its_digits_at_every_width(mean, sigma, low, length):
 def test_expectations_of_narrow_wide_and_distant_densities(mu, sigma, width, unit_interval):
     functions = GaussianBasis(float64(-0.1, 0.0, 0.5, 1.0), float64(width, width, width, width))
     if unit_interval:
-        assume(oracles.gaussian_mass(mu, sigma, 0, 1) > 1e-100)
+        assume(oracles.gaussian_mass(mu, sigma, 0, 1) > 1e-40)
     actual = functions.expectation(float64(mu), float64(sigma**2), unit_interval=unit_interval)[0]
     centers, sigmas = functions.centers.numpy(), functions.sigmas.numpy()
     expected = oracles.expectation_by_quadrature(mu, sigma**2, centers, sigmas, unit_interval)
-    assert_allclose(actual, expected, rtol=1e-6, atol=1e-9 * expected.max() + 1e-200)
+    assert_allclose(actual, expected, rtol=1e-6, atol=1e-9 * expected.max() + 1e-60)
 
 
 @given(mu=st.floats(-1, 2), sigma=st.floats(-4, 6).map(lambda e: 10.0**e), num_bins=st.integers(1, 12))
@@ -423,6 +423,14 @@ def test_histograms_of_narrow_wide_and_distant_densities(mu, sigma, num_bins):
     assert narrow.isfinite().all() and abs(narrow.sum().item() - 1) < 1e-5
     if sigma > 10:  # so wide that every bin gets the same
         assert_allclose(narrow, 1 / num_bins, rtol=0.05)
+
+
+@pytest.mark.parametrize("sigma", [1e3, 1e5, 1e12])
+def test_a_head_that_looks_everywhere_looks_evenly(sigma):
+    wide = torch.full((1, 1, 1), sigma**2)
+    assert_allclose(sticky.attention_histogram(0 * wide + 0.5, wide, 4), 0.25, rtol=1e-4)
+    read = seven(torch.float32).expectation(0 * wide + 0.5, wide, unit_interval=True)
+    assert_allclose(read.flatten(), seven(torch.float32).integrals(), rtol=1e-3)
 
 
 @given(
@@ -442,7 +450,7 @@ def test_a_fit_is_least_squares_or_refused(num_basis, sigma, num_pos, ridge, dty
     condition = np.linalg.cond(values.T @ values + ridge * np.eye(num_basis))
     scale = np.abs(expected).max()
     assert_allclose(
-        operator, expected, atol=1e-200 + scale * max(1e-5 if dtype == torch.float32 else 0.0, 1e-13 * condition)
+        operator, expected, atol=1e-30 + scale * max(1e-5 if dtype == torch.float32 else 0.0, 1e-13 * condition)
     )
 
 

@@ -1,4 +1,4 @@
-"""`infmem bench train | read | attention | stream`: prints a table and writes all that was measured as JSON."""
+"""`infmem bench train | read | attention | stream | soak`: prints a table and writes all that was measured as JSON."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ import tyro
 
 from infmem.benchmark.attention import CONTEXTS, benchmark_attention
 from infmem.benchmark.read import benchmark_read
+from infmem.benchmark.soak import benchmark_soak
 from infmem.benchmark.stream import TOKENS_SEEN, benchmark_stream
 from infmem.benchmark.timing import device_rates
 from infmem.benchmark.train import benchmark_training
@@ -121,6 +122,24 @@ class Stream:
     """where to read."""
 
 
+@dataclass(frozen=True)
+class Soak:
+    """Read for hours with every model and memory: exit code 1 if anything has grown, drifted or broken."""
+
+    preset: PresetName | None = None
+    """sizes of the models; by default small on a GPU, classroom on a CPU."""
+    tokens: int | None = None
+    """tokens that each model reads; by default 10,000,000 on a GPU, 1,000,000 on a CPU."""
+    updates: int = 10_000
+    """updates of each memory."""
+    batch: int = 1
+    """sequences side by side."""
+    output: Path = Path("runs/bench-soak.json")
+    """JSON file to write."""
+    device: Device = "auto"
+    """where to read."""
+
+
 def _named(name: str) -> Any:
     return tyro.conf.subcommand(name, prefix_name=False)
 
@@ -130,16 +149,18 @@ What = (
     | Annotated[Read, _named("read")]
     | Annotated[Attention, _named("attention")]
     | Annotated[Stream, _named("stream")]
+    | Annotated[Soak, _named("soak")]
 )
 
 
 def bench(what: Annotated[What, tyro.conf.arg(name="")] = Train()) -> int:
-    """Time training steps, reads, full attention beside a memory, or an endless stream.
+    """Time training steps, reads, full attention beside a memory, or an endless stream; or see whether one holds.
 
     Args:
         what: what to time.
     """
-    run: Callable[[Any], int] = {Train: _train, Read: _read, Attention: _attention, Stream: _stream}[type(what)]
+    commands = {Train: _train, Read: _read, Attention: _attention, Stream: _stream, Soak: _soak}
+    run: Callable[[Any], int] = commands[type(what)]
     return run(what)
 
 
@@ -258,6 +279,28 @@ def _stream(options: Stream) -> int:
     )
     settings = {"preset": preset, "streamed": streamed, "cache_gib": round(gib, 2), "mixed_precision": on_gpu}
     return _tell("Segments of a stream", device, options, settings, rows, head, line)
+
+
+def _soak(options: Soak) -> int:
+    device = choose_device(options.device)
+    on_gpu = device.type == "cuda"
+    preset = options.preset or ("small" if on_gpu else "classroom")
+    tokens = options.tokens if options.tokens is not None else (10**7 if on_gpu else 10**6)
+
+    def line(row: dict) -> str:
+        name = f"{row['name']}, {row['precision']}" if "precision" in row else row["name"]
+        read = f"{row['updates']:,} updates" if "updates" in row else f"{row['tokens']:,} tokens"
+        return f"{row['what']:<8}{name:<36}{read:>18}  {'; '.join(row['problems']) or 'holds'}"
+
+    print(f"Soaking on {device_name(device)}, PyTorch {torch.__version__}", flush=True)
+    rows = []
+    for row in benchmark_soak(
+        PRESETS[preset], tokens=tokens, updates=options.updates, batch=options.batch, device=device
+    ):
+        rows.append(row)
+        print(line(row), flush=True)
+    _write(options.output, device_name(device), {"preset": preset}, rows)
+    return int(any(row["problems"] for row in rows))
 
 
 def _sizes(options: _OfMemory) -> ReadSizes:

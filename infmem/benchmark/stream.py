@@ -139,7 +139,7 @@ def benchmark_stream(
             upto = min(seen, max(read, streamed // segment * segment))
             state, read = _stream(model, tokens, state, read, upto, mixed), upto
             there = state if read == seen else _as_if(state, seen - read)
-            yield row(name, seen, _bytes(there), lambda m=model, s=there: m(tokens, s)[0], read == seen)
+            yield row(name, seen, bytes_of(there), lambda m=model, s=there: m(tokens, s)[0], read == seen)
         del model, state, there
         free_memory(device)
     model = CachedTransformer(sizes.sizes).to(device).eval()
@@ -184,6 +184,6 @@ def _as_if(state: ModelState, num_more: int) -> ModelState:
     return state._replace(long_term=long_term)
 
 
-def _bytes(state: Any) -> int:
+def bytes_of(state: Any) -> int:
     """Bytes of all tensors of a state."""
-    return state.nbytes if isinstance(state, Tensor) else sum(map(_bytes, state))
+    return state.nbytes if isinstance(state, Tensor) else sum(map(bytes_of, state))

@@ -31,7 +31,8 @@ class MemoryConfig:
         sticky: how an update's samples are drawn from the last attention: `stratified`, `iid`, `left_edge`, or `none`
             for even sampling.
         placement: whether sticky samples go to their contracted `address` or are spread `even`ly over the past's share,
-            which gives what was attended more room.
+            which gives what was attended more room. Stratified samples lie in the middle of their share on average:
+            spread over `end_points` they move on by half a share at each update, and few of them drift.
         num_bins: bins D of the attention histogram.
         gate: whether a width-3 convolution gates what is written.
         bias: whether the maps to mean and variance have a bias.

@@ -1,0 +1,231 @@
+"""A soak: read for so long that whatever grows, drifts or breaks slowly would show.
+
+Every model reads an endless stream of tokens, and every memory an endless stationary signal. What they keep must stay
+as large, what they read must stay the same on average, and no number may stop being one.
+"""
+
+import gc
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infmem.benchmark.stream import PRECISION, bytes_of
+from infmem.benchmark.timing import wait
+from infmem.memory import LongTermMemory, MemoryConfig
+from infmem.models.transformer_xl import TransformerXL
+from infmem.presets import MODEL_NAMES, ModelConfig, Preset, build_model, model_config
+from infmem.training import autocast
+from infmem.validation import require
+
+# Updates that an average is taken over, and how far it may be off after any number of further updates.
+WINDOW, TOLERANCE = 100, 0.01
+# What a process may grow by without anything leaking: the allocator's own play.
+PLAY_MIB = 64.0
+
+STICKY = {"sticky, stratified": "stratified", "sticky, iid": "iid"}
+
+
+def memory_configs(num_basis: int = 12, num_samples: int = 32) -> dict[str, MemoryConfig]:
+    """Every preset of a long-term memory, and sticky ones, of small size.
+
+    Example:
+        >>> list(memory_configs())
+        ['paper', 'released', 'best', 'exact', 'sticky, stratified', 'sticky, iid']
+    """
+    sizes = {"num_basis": num_basis, "sigmas": (1 / num_basis,), "num_samples": num_samples, "num_bins": 16}
+    presets = {name: getattr(MemoryConfig, name)(**sizes) for name in ("paper", "released", "best")}
+    sticky = {name: MemoryConfig.best(**sizes, sticky=method) for name, method in STICKY.items()}
+    return presets | {"exact": MemoryConfig.exact(num_basis=num_basis)} | sticky
+
+
+def model_configs(sizes: Preset) -> dict[str, ModelConfig]:
+    """Every model at a preset's sizes, and an infinite-former with a sticky memory.
+
+    Example:
+        >>> from infmem.presets import preset
+        >>> len(model_configs(preset("classroom")))
+        5
+    """
+    sticky = model_config("infinite-former", sizes, "best", {"sticky": "stratified"})
+    return {name: model_config(name, sizes) for name in MODEL_NAMES.values()} | {"sticky infinite-former": sticky}
+
+
+def soak_memory(
+    config: MemoryConfig,
+    updates: int = 10_000,
+    *,
+    settled: int = 500,
+    length: int = 16,
+    batch: int = 256,
+    d_model: int = 4,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """What a memory reads of a stationary signal, averaged over many updates: once it has settled, and at the end.
+
+    The signal is 1 with a little noise, and the queries are always the same: what is read may not depend on when.
+
+    Args:
+        config: of the memory.
+        updates: how many in all.
+        settled: updates at whose middle the first window lies.
+        length: tokens of each update.
+        batch: rows side by side, to average over: what independent draws make of 32 rows differs by 1 % by chance.
+        d_model: size of the vectors.
+        device: where to read.
+
+    Returns:
+        `settled` and `final`, the length of the mean vector that is read, and `drift`, how far they are apart.
+
+    Raises:
+        ValueError: if there is no room for two windows.
+
+    Example:
+        >>> soak_memory(memory_configs()["paper"], updates=300, settled=100)["drift"] < 0.01
+        True
+    """
+    starts = settled - WINDOW // 2, updates - WINDOW
+    require(
+        0 <= starts[0] and starts[0] + WINDOW <= starts[1], f"updates must be at least {settled + 1.5 * WINDOW:.0f}"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        memory = LongTermMemory(d_model, 2, config).to(device)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def noise(pos: int) -> Tensor:
+        return torch.randn(batch, pos, d_model, generator=generator, device=device)
+
+    query, state, means = noise(5), memory.empty(batch), []
+    with torch.no_grad():
+        for update in range(updates):
+            state = memory.write(1 + 0.1 * noise(length), state, generator=generator)
+            is_counted = any(start <= update < start + WINDOW for start in starts)
+            if is_counted or config.sticky != "none":  # a sticky memory writes where it was read
+                read, state, _ = memory(query, None, state)
+                means += [read.mean((0, 1))] if is_counted else []
+    first, last = (torch.stack(part).double().mean(0) for part in (means[:WINDOW], means[WINDOW:]))
+    numbers = {"settled": first.norm().item(), "final": last.norm().item()}
+    return numbers | {"updates": updates, "drift": ((last - first).norm() / first.norm()).item()}
+
+
+def soak_model(
+    model: TransformerXL, tokens: int, *, segment_length: int, batch: int = 1, mixed: bool = False
+) -> dict[str, Any]:
+    """Read an endless stream with a model; what is told is measured over the first and the last quarter.
+
+    Args:
+        model: any model of this package, on any device.
+        tokens: how many to read in each row.
+        segment_length: tokens per segment.
+        batch: rows side by side.
+        mixed: whether to compute in bfloat16.
+
+    Returns:
+        `finite`: whether everything was; and for both quarters `state_bytes`, the largest, `milliseconds` of a segment,
+        `tensors` that this process holds, and `process_mib`, its memory, None where the system does not tell.
+
+    Raises:
+        ValueError: if there are fewer than four segments.
+    """
+    device, quarter = model.embedding.weight.device, tokens // segment_length // 4
+    require(quarter >= 1, f"tokens must be at least {4 * segment_length}, four segments, got {tokens}")
+    generator, state = torch.Generator(device).manual_seed(0), None
+    finite, rows = torch.tensor(True, device=device), []
+    with torch.no_grad(), autocast(device, PRECISION[mixed]):
+        for part in range(4):
+            began, largest = time.perf_counter(), 0
+            for _ in range(quarter):
+                segment = torch.randint(0, 20, (batch, segment_length), generator=generator, device=device)
+                logits, state = model(segment, state, generator=generator)
+                finite &= logits.isfinite().all()
+                largest = max(largest, bytes_of(state))  # a rest that waits to be compressed comes and goes
+            wait(device)
+            if part in (0, 3):
+                seconds = time.perf_counter() - began
+                rows.append({"state_bytes": largest, "milliseconds": round(1000 * seconds / quarter, 4)} | _held())
+    numbers = {name: [row[name] for row in rows] for name in rows[0]}
+    return {"tokens": 4 * quarter * segment_length, "finite": bool(finite & _finite(state))} | numbers
+
+
+def _held() -> dict[str, Any]:
+    gc.collect()
+    tensors = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())  # by type: some warn when asked
+    return {"tensors": tensors, "process_mib": process_mib()}
+
+
+def _finite(state: Any) -> Tensor:
+    parts = [part.isfinite().all() for part in _tensors(state)]
+    return torch.stack([part.to(parts[0].device) for part in parts]).all()
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from _tensors(part)
+
+
+def process_mib() -> float | None:
+    """Memory that this process has at the moment, in MiB; None where the system does not tell.
+
+    Example:
+        >>> process_mib() is None or process_mib() > 1
+        True
+    """
+    path = Path("/proc/self/statm")
+    if not path.exists():
+        return None
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def benchmark_soak(
+    sizes: Preset, *, tokens: int, updates: int, batch: int = 1, device: torch.device | str = "cpu"
+) -> Iterator[dict[str, Any]]:
+    """Soak every memory, then every model in float32 and bfloat16.
+
+    Args:
+        sizes: of the models.
+        tokens: how many each model reads.
+        updates: how many each memory takes.
+        batch: sequences side by side.
+        device: where to read.
+
+    Yields:
+        A row each, with what is wrong in it as a list of sentences, `problems`.
+    """
+    for name, config in memory_configs().items():
+        row = soak_memory(config, updates, device=device)
+        yield {"what": "memory", "name": name} | row | {"problems": problems(row)}
+    for name, config in model_configs(sizes).items():
+        for mixed in (False, True):
+            model = build_model(config).to(device).eval()
+            row = soak_model(model, tokens, segment_length=sizes.segment_length, batch=batch, mixed=mixed)
+            about = {"what": "model", "name": name, "precision": PRECISION[mixed]}
+            yield about | row | {"problems": problems(row)}
+
+
+def problems(row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a row of a soak, in sentences.
+
+    Example:
+        >>> problems({"drift": 0.2, "updates": 1000})
+        ['what it reads has drifted by 20.00 % after 1,000 updates']
+    """
+    found = []
+    if not row.get("drift", 0.0) <= TOLERANCE:
+        found.append(
+            f"what it reads has drifted by {row['drift']:.2%} after {row['updates']:,} updates".replace("%", " %")
+        )
+    if not row.get("finite", True):
+        found.append("a number has become NaN or infinite")
+    for name, play, what in (("state_bytes", 0, "bytes"), ("tensors", 0, "tensors"), ("process_mib", PLAY_MIB, "MiB")):
+        first, last = row.get(name, (0, 0))
+        if first is not None and last > first + play:
+            found.append(f"{name} has grown from {first:,} to {last:,} {what}")
+    return found
