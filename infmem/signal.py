@@ -163,9 +163,8 @@ def ridge_solve(
     cholesky, failed = torch.linalg.cholesky_ex(gram + penalty)
     singular = failed > 0
     diagonal, rounding = gram.diagonal(dim1=-2, dim2=-1), torch.finfo(gram.dtype)
-    if bool(
-        (ridge <= rounding.eps * num_basis * diagonal.amax(-1)).any()
-    ):  # then rounding can make it look positive definite
+    is_negligible = ridge <= rounding.eps * num_basis * diagonal.amax(-1)
+    if bool(is_negligible.any()):  # then rounding can make a singular matrix look positive definite
         singular = singular | (torch.linalg.matrix_rank(gram + penalty, hermitian=True) < num_basis)
         singular = singular | (diagonal.amin(-1) + ridge < rounding.tiny / rounding.eps)  # met by no token
     require(
