@@ -165,8 +165,8 @@ def ridge_solve(
         return _substitute(cholesky, targets)
     singular = failed > 0
     diagonal, rounding = gram.diagonal(dim1=-2, dim2=-1), torch.finfo(gram.dtype)
-    is_small = ridge <= rounding.eps * num_basis * diagonal.amax(-1)
-    if bool(is_small.any()):  # then rounding can make a singular matrix look positive definite
+    is_negligible = ridge <= rounding.eps * num_basis * diagonal.amax(-1)
+    if bool(is_negligible.any()):  # then rounding can make a singular matrix look positive definite
         singular = singular | (torch.linalg.matrix_rank(gram + penalty, hermitian=True) < num_basis)
         singular = singular | (diagonal.amin(-1) + ridge < rounding.tiny / rounding.eps)  # met by no token
     require(
