@@ -114,3 +114,10 @@ def test_unseen_scores_are_those_beyond_the_first_token():
         for query in range(4):
             for column in range(6):
                 assert bool(hidden[row, 1, query, column]) is (5 - column > query + seen)
+
+
+@pytest.mark.parametrize("name", ["infinite-former", "exact"])
+def test_a_batch_without_rows_is_written_too(name):
+    memory = build(name).long_term_memories[0]
+    state = memory.write(torch.ones(0, 5, 12, dtype=torch.float64), memory.empty(0))
+    assert state.coefficients.shape[0] == 0 and state.num_tokens.shape == (0,)

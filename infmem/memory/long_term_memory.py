@@ -206,6 +206,8 @@ class LongTermMemory(nn.Module):
         else:
             locations = None
         shares = [self._share_of_past(count, new.shape[1]) for count in state.num_tokens.tolist()]
+        if not shares:
+            return state.coefficients
         if len(set(shares)) == 1:
             return self._written_rows(new, state.coefficients, locations, shares[0])
         if locations is None:
