@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infmem.benchmark.stream import PRECISION, bytes_of
+from infmem.benchmark.stream import PRECISION, bytes_of, tensors_of
 from infmem.benchmark.timing import wait
 from infmem.memory import LongTermMemory, MemoryConfig
 from infmem.models.transformer_xl import TransformerXL
@@ -159,16 +159,8 @@ def _held() -> dict[str, Any]:
 
 
 def _finite(state: Any) -> Tensor:
-    parts = [part.isfinite().all() for part in _tensors(state)]
+    parts = [part.isfinite().all() for part in tensors_of(state)]
     return torch.stack([part.to(parts[0].device) for part in parts]).all()
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    else:
-        for part in state:
-            yield from _tensors(part)
 
 
 def process_mib() -> float | None:

@@ -186,4 +186,13 @@ def _as_if(state: ModelState, num_more: int) -> ModelState:
 
 def bytes_of(state: Any) -> int:
     """Bytes of all tensors of a state."""
-    return state.nbytes if isinstance(state, Tensor) else sum(map(bytes_of, state))
+    return sum(tensor.nbytes for tensor in tensors_of(state))
+
+
+def tensors_of(state: Any) -> Iterator[Tensor]:
+    """All tensors of a state, in order; what is None there has none."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state or ():
+            yield from tensors_of(part)

@@ -74,7 +74,7 @@ def read_by_parts() -> list[list[tuple]]:
 
 def weights_by_loop(attention, given, head: int, place: int) -> np.ndarray:
     """The softmax of one query of one head over the keys that are not later."""
-    x, memory, u, v = (tensor.detach().double().numpy() for tensor in given)
+    x, memory, u, v = (tensor.detach().double().numpy() for tensor in given[:4])
     head_size = u.shape[1]
     rows = slice(head * head_size, (head + 1) * head_size)
     query_map, key_map, distance_map = (
