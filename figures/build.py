@@ -14,17 +14,18 @@ from infmem.benchmark.read import PASSES, ROUNDED
 from infmem.checkpoint import write_text
 from infmem.demo import MODELS
 from infmem.experiment import (
-    CONTINUED_PART,
     LONGER,
+    SCALES,
     SWEEP_LENGTH,
     VARIANTS,
     ablation_scores,
+    has_usual_budget,
     longer_scores,
     mean_scores,
     read_lines,
+    read_rows,
 )
 from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves, draw_scores
-from infmem.presets import PRESETS
 from infmem.tasks.sorting import ReferenceLines
 
 HERE = Path(__file__).resolve().parent
@@ -67,10 +68,8 @@ def scores_table(rows: Sequence[dict], more: Iterable[Sequence[str]] = ()) -> st
 
 def long_lines() -> list[tuple[str, ...]]:
     """Cells of the full size that were trained for longer than the others: one line of accuracies for each model."""
-    with (HERE / "data" / "sorting.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["preset"] == "full" and row["optimizer"] == "muon"]
-    usual = PRESETS["full"].steps
-    long = [row for row in rows if int(row["steps"]) not in (usual, usual // CONTINUED_PART)]
+    rows = [row for row in read_rows(HERE / "data" / "sorting.csv") if row["preset"] == "full"]
+    long = [row for row in rows if row["optimizer"] == SCALES["full"].optimizer and not has_usual_budget(row)]
     lines = []
     for name in dict.fromkeys(row["model"] for row in long):
         cells = sorted((row for row in long if row["model"] == name), key=lambda row: int(row["length"]))

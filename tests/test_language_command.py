@@ -1,14 +1,14 @@
 """The commands on text that the test writes, at tiny sizes: from files to tables."""
 
-import csv
 import dataclasses
 import json
 import shlex
 
 import pytest
-from tiny import tiny_tokens
+from tiny import rows_of, tiny_tokens
+from tiny import run_language as run
 
-from infmem import WindowTransformerConfig, cli
+from infmem import WindowTransformerConfig
 from infmem.language import experiment
 from infmem.language.cells import Cell
 from infmem.language.sizes import SIZES, LanguageSize
@@ -34,19 +34,6 @@ def tiny_sizes(monkeypatch, tmp_path):
     monkeypatch.setenv("INFMEM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     save_tokens(tmp_path / "tiny.safetensors", tiny_tokens())
-
-
-def run(*arguments: str) -> int:
-    """A command's exit code."""
-    try:
-        return cli.main(["language", *arguments])
-    except SystemExit as stop:
-        return stop.code
-
-
-def rows_of(path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 TRAIN = ("train", "--tokens", "tiny.safetensors", "--device", "cpu")

@@ -1,13 +1,13 @@
 """A base of our own and its fine-tuning, from commands to tables, with a GPT-2 of some thousand weights."""
 
-import csv
 import logging
 
 import pytest
 import torch
+from tiny import rows_of
+from tiny import run_language as run
 from torch.testing import assert_close
 
-from infmem import cli
 from infmem.tasks.documents import Document
 from infmem.tasks.text import Corpus
 from infmem.tasks.tokens import encode, learn_vocabulary, save_tokens
@@ -42,18 +42,6 @@ def folder(tokens, tmp_path, monkeypatch):
     monkeypatch.setenv("INFMEM_CACHE", str(tmp_path / "cache"))
     save_tokens(tmp_path / "mine.safetensors", tokens)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    try:
-        return cli.main(["language", *arguments])
-    except SystemExit as stop:
-        return stop.code
-
-
-def rows_of(path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def pretrain() -> int:

@@ -1,10 +1,12 @@
 """A preset small enough that a training takes a fraction of a second."""
 
+import csv
 import dataclasses
+from pathlib import Path
 
 import torch
 
-from infmem import WindowTransformerConfig
+from infmem import WindowTransformerConfig, cli
 from infmem.demo import demo_config
 from infmem.presets import Preset, model_config
 from infmem.tasks.recall import SHORTEST
@@ -58,6 +60,20 @@ def tiny_tokens(num_documents: int = 29, vocab_size: int = 31):
         splits[split] = Documents(tokens, starts, 3 * lengths, tuple(f"{split}/{number}" for number in range(count)))
     about = {"corpus": "tiny", "hash": "0123456789abcdef", "sources": {"python": "3"}, "left_out": {}}
     return TokenFile(splits, "{}", about | {"vocab_size": vocab_size})
+
+
+def run_language(*arguments: str) -> int:
+    """A language command's exit code."""
+    try:
+        return cli.main(["language", *arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def tiny_language_config(name: str = "infinite-former", **changes):

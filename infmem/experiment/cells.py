@@ -88,10 +88,10 @@ RECALLS: dict[str, tuple[ModelName, MemoryName, dict[str, Any]]] = {
     "paper": ("infinite-former", "paper", {}),
     "paper, sticky": VARIANTS["infinite-former-sticky"],
     "paper, sticky, even": ("infinite-former", "paper", {"sticky": "iid", "placement": "even"}),
-    "sampled": ("infinite-former", "exact", SAMPLED),
-    "sampled, sticky": ("infinite-former", "exact", SAMPLED | {"sticky": "stratified"}),
-    "sampled, sticky, even": ("infinite-former", "exact", SAMPLED | {"sticky": "stratified", "placement": "even"}),
-    "exact": ("infinite-former", "exact", {}),
+    "sampled": ("infinite-former", "exact", ABLATIONS["128 samples"]),
+    "sampled, sticky": ("infinite-former", "exact", ABLATIONS["sticky, stratified"]),
+    "sampled, sticky, even": ("infinite-former", "exact", ABLATIONS["sticky, stratified, even"]),
+    "exact": ("infinite-former", "exact", ABLATIONS["exact"]),
 }
 RECALL_LENGTH, RECALL_STEPS, RECALL_RATES, RECALL_SEEDS = 2000, 1500, (1e-3, 2e-3, 4e-3), (0, 1)
 

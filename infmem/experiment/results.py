@@ -32,21 +32,13 @@ FIELDS = (
     "free_running_ci95", "sequences", "steps", "converged", "train_seconds", "tokens_per_second", "device", "torch",
     "parameters", "state_bytes", "receptive_field", "start", "command",
 )  # fmt: skip
-
-
 KEY = ("model", "preset", "length", "seed", "optimizer", "learning_rate", "steps", "start")
-
-
 AGE_FIELDS = tuple(field.name for field in dataclasses.fields(AgeScore))
 ERROR_FIELDS = ("change", "age", *MemoryErrors._fields)
-
-
 LONGER_FIELDS = (
     "model", "preset", "trained_length", "length", "segment", "seed", "optimizer", "learning_rate", "steps", "accuracy",
     "ci95", "sequences", "device", "torch", "command",
 )  # fmt: skip
-
-
 LINE_FIELDS = ("preset", "length", "segment", "chance", "last_segment", "receptive_field", "exact_counts", "sequences")
 
 
@@ -157,14 +149,14 @@ def mean_scores(path: Path, preset: PresetName) -> list[dict[str, Any]]:
         >>> mean_scores(Path("there-is-no-such-file.csv"), "small")
         []
     """
-    steps = PRESETS[preset].steps
-    budgets = {False: steps, True: steps // CONTINUED_PART}
-    return _over_seeds(
-        row
-        for row in read_rows(path)
-        if (row["preset"], row["optimizer"]) == (preset, SCALES[preset].optimizer)
-        and int(row["steps"]) == budgets[bool(row["start"])]
-    )
+    return _over_seeds(row for row in read_rows(path) if row["preset"] == preset and has_usual_budget(row))
+
+
+def has_usual_budget(row: Mapping[str, str]) -> bool:
+    """Whether a training was made by its scale's optimiser, in as many steps as the others of its scale."""
+    steps = PRESETS[row["preset"]].steps
+    usual = steps // CONTINUED_PART if row["start"] else steps
+    return (row["optimizer"], int(row["steps"])) == (SCALES[row["preset"]].optimizer, usual)
 
 
 def ablation_scores(path: Path) -> list[dict[str, Any]]:

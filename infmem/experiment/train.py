@@ -181,7 +181,7 @@ def _row(cell: Cell, run: Run, score: Mapping[str, int | float], converged: bool
         "converged": converged,
         "train_seconds": f"{run.seconds:.1f}",
         "tokens_per_second": round(symbols / run.seconds) if run.seconds else 0,
-        "device": device_name(run.device.type),
+        "device": _recorded_device(run.device.type),
         "torch": torch.__version__,
         "parameters": run.model.num_parameters,
         "state_bytes": run.model.state_bytes(1),
@@ -206,7 +206,7 @@ def _row_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def device_name(device: str) -> str:
+def _recorded_device(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
 
 
@@ -245,7 +245,7 @@ def record_longer(
         done = {_longer_key(row) for row in read_rows(path, LONGER_FIELDS)}
         checkpoint, config = runs / cell.name / "checkpoint.safetensors", cell.config
         about = {name: value for name, value in _row_of(cell).items() if name in LONGER_FIELDS}
-        about |= {"trained_length": cell.length, "device": device_name(device), "torch": torch.__version__}
+        about |= {"trained_length": cell.length, "device": _recorded_device(device), "torch": torch.__version__}
         missing = [length for length in lengths if _longer_key(about | {"length": length}) not in done]
         if not missing or not checkpoint.is_file():
             continue
