@@ -7,7 +7,7 @@ built from half of a configuration.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from infmem.validation import require
@@ -92,6 +92,9 @@ def _value(where: str, hint: Any, value: Any) -> Any:
     if origin is Literal:
         require(value in options, f"{where} must be one of {', '.join(map(str, options))}, got {value!r}")
         return value
+    if NoneType in options:
+        (other,) = (option for option in options if option is not NoneType)
+        return None if value is None else _value(where, other, value)
     if origin in (Union, UnionType):
         named = {option.__name__: option for option in options}
         require(

@@ -106,7 +106,7 @@ def check_fields(config: Any) -> None:
             require(
                 abs(value) < 2**63, f"{name} must be a number of sensible size, got one of {value.bit_length()} bits"
             )
-        elif hint is float:
+        elif hint is float or (hint == float | None and value is not None):
             is_finite = type(value) in (int, float) and math.isfinite(value)
             require(is_finite, f"{name} must be a finite number, got {value!r}")
 

@@ -34,7 +34,7 @@ from infmem.experiment import (
     sweep_cells,
     train_cells,
 )
-from infmem.experiment.cells import SWEEP_RATES, Scale
+from infmem.experiment.cells import RECALL_LONGER, SWEEP_RATES, Scale
 from infmem.experiment.results import ERROR_FIELDS, FIELDS, KEY, LINE_FIELDS, LONGER_FIELDS
 from infmem.experiment.train import has_converged, take_gpu, train_cell, visible_gpus
 from infmem.presets import PRESETS
@@ -322,7 +322,8 @@ def test_ages_are_recorded_beside_the_file(tiny_sizes, tmp_path):
     for cell in cells:
         row = alone(cell, tmp_path / "runs")
         infmem.experiment.train._record(row, tmp_path / "recall.csv", tmp_path / "runs" / cell.name)
-    ages = age_scores(tmp_path / "recall.csv")
+    ages, longer = (age_scores(tmp_path / "recall.csv", times) for times in (1, RECALL_LONGER))
+    assert len(longer["window"]) > len(ages["window"])
     assert set(ages) == {"window"} and all(0 <= score <= 1 for scores in ages["window"].values() for score in scores)
     assert max(map(len, ages["window"].values())) == 2  # an age that few sequences ask for is left out
     assert float(row["accuracy"]) <= 1 and row["free_running"] == "nan"

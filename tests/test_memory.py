@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from infmem import LongTermMemory, MemoryConfig, MemoryState, sticky
 from infmem.memory import MemoryReading, first_operator, load_state, sampling_locations, save_state, update_recurrence
 from infmem.memory.operators import build_basis
+from infmem.models import InfiniteFormer, InfiniteFormerConfig
 from infmem.presets import PRESETS, model_config
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -768,3 +769,20 @@ def test_updates_need_float32(rounded, smallest, largest, generator) -> None:
         weights = build_basis(config).expectation(mean, torch.full_like(mean, sigma**2))
         expected, read = (weights @ coefficients.double() for coefficients in held)
         assert smallest <= (read - expected).norm() / expected.norm() <= largest
+
+
+def test_a_memory_begins_as_its_configuration_says():
+    config = MemoryConfig.exact(num_basis=32, initial_width=0.1, silent_start=True)
+    model = InfiniteFormer(InfiniteFormerConfig(d_model=12, num_heads=3, num_layers=2, memory_length=5, memory=config))
+    for memory in (LongTermMemory(12, 3, config), *model.long_term_memories):
+        z, _, reading = memory(torch.randn(2, 5, memory.d_model), torch.randn(2, 64, memory.d_model))
+        assert z.count_nonzero() == 0
+        assert torch.allclose(reading.sigma_sq.sqrt(), torch.tensor(0.1), rtol=0.5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"initial_width": 0.0}, {"initial_width": 6.0}, {"initial_width": 0.1, "bias": False}]
+)
+def test_an_initial_width_that_cannot_be_is_named(changes):
+    with pytest.raises(ValueError, match="initial_width"):
+        MemoryConfig(**changes)

@@ -66,6 +66,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "gate": {"gate": True},
     "no bias": {"bias": False},
     "the layer's query": {"own_query": False},
+    "narrow at first": {"initial_width": 0.1},
+    "very narrow at first": {"initial_width": 0.03},
+    "silent at first": {"silent_start": True},
     "no regulariser": {"kl_weight": 0.0},
     "strong regulariser": {"kl_weight": 1e-3},
     "sticky, stratified": SAMPLED | {"sticky": "stratified"},
@@ -94,6 +97,10 @@ RECALLS: dict[str, tuple[ModelName, MemoryName, dict[str, Any]]] = {
     "exact": ("infinite-former", "exact", ABLATIONS["exact"]),
 }
 RECALL_LENGTH, RECALL_STEPS, RECALL_RATES, RECALL_SEEDS = 2000, 1500, (1e-3, 2e-3, 4e-3), (0, 1)
+
+
+# Everybody is also asked in sequences so many times as long as those of the training, a quarter as many.
+RECALL_LONGER = 8
 
 
 def choice(variant: str) -> tuple[ModelName, MemoryName, dict[str, Any]]:

@@ -33,7 +33,7 @@ FIELDS = (
     "parameters", "state_bytes", "receptive_field", "start", "command",
 )  # fmt: skip
 KEY = ("model", "preset", "length", "seed", "optimizer", "learning_rate", "steps", "start")
-AGE_FIELDS = tuple(field.name for field in dataclasses.fields(AgeScore))
+AGE_FIELDS = ("length", *(field.name for field in dataclasses.fields(AgeScore)))
 ERROR_FIELDS = ("change", "age", *MemoryErrors._fields)
 LONGER_FIELDS = (
     "model", "preset", "trained_length", "length", "segment", "seed", "optimizer", "learning_rate", "steps", "accuracy",
@@ -180,8 +180,12 @@ def longer_scores(path: Path, preset: PresetName) -> list[dict[str, Any]]:
     return _over_seeds(row for row in read_rows(path, LONGER_FIELDS) if row["preset"] == preset)
 
 
-def age_scores(path: Path) -> dict[str, dict[int, list[float]]]:
+def age_scores(path: Path, times: int = 1) -> dict[str, dict[int, list[float]]]:
     """Accuracy by age of the fact, of each who has to recall facts: for each age in segments the score of every seed.
+
+    Args:
+        path: the CSV file of the experiment; the ages lie beside it.
+        times: how many times as long the sequences are as those of the training: 1, or `RECALL_LONGER`.
 
     Example:
         >>> age_scores(Path("there-is-no-such-file.csv"))
@@ -193,6 +197,8 @@ def age_scores(path: Path) -> dict[str, dict[int, list[float]]]:
         cell = Cell(row["model"], row["preset"], *sizes, rate, int(row["steps"]), row["optimizer"], task="recall")
         ages = path.parent / f"{path.stem}_ages" / f"{cell.name}.csv"
         for line in read_table(ages, AGE_FIELDS, "the file of ages of an experiment"):
+            if int(line["length"]) != times * int(row["length"]):
+                continue
             scores.setdefault(row["model"], {}).setdefault(int(line["age"]), []).append(float(line["accuracy"]))
     return scores
 

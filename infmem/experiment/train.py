@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from infmem.checkpoint import load_checkpoint, write_text
-from infmem.evaluation import AgeScore, RecallEvaluation, evaluate
-from infmem.experiment.cells import Cell
+from infmem.evaluation import AgeScore, RecallEvaluation, SortingEvaluation, evaluate
+from infmem.experiment.cells import RECALL_LONGER, Cell
 from infmem.experiment.results import AGE_FIELDS, FIELDS, LONGER_FIELDS, read_rows, row_key
 from infmem.presets import PRESETS, build_model
 from infmem.run import DivergenceError, Run, read_metrics
@@ -137,9 +137,20 @@ def train_cell(
         return None
     rows = read_metrics(folder)
     write_curve(folder / "curve.csv", rows)
-    score = evaluate(
+    score = _score(run, cell, cell.length, sequences)
+    if isinstance(score, RecallEvaluation):
+        longer = _score(run, cell, RECALL_LONGER * cell.length, max(2, sequences // 4))
+        lines = [_age_line(found.length, age) for found in (score, longer) for age in found.by_age]
+        write_table(folder / "ages.csv", AGE_FIELDS, lines)
+    return _row(cell, run, dataclasses.asdict(score), has_converged([row["accuracy"] for row in rows]))
+
+
+def _score(run: Run, cell: Cell, length: int, sequences: int) -> SortingEvaluation | RecallEvaluation:
+    """A cell's run on fresh sequences of some length."""
+    config = run.config
+    return evaluate(
         run.model,
-        cell.length,
+        length,
         config.segment_length,
         sequences=sequences,
         batch_size=config.batch_size,
@@ -147,9 +158,6 @@ def train_cell(
         precision=config.precision,
         task=config.task,
     )
-    if isinstance(score, RecallEvaluation):
-        write_table(folder / "ages.csv", AGE_FIELDS, map(_age_line, score.by_age))
-    return _row(cell, run, dataclasses.asdict(score), has_converged([row["accuracy"] for row in rows]))
 
 
 def _trained(cell: Cell, runs: Path, device: str, until: float | None) -> Run | None:
@@ -164,8 +172,8 @@ def _trained(cell: Cell, runs: Path, device: str, until: float | None) -> Run | 
     return run if run.train(progress=False, until=until) else None
 
 
-def _age_line(score: AgeScore) -> dict[str, str]:
-    exact = dataclasses.asdict(score)
+def _age_line(length: int, score: AgeScore) -> dict[str, str]:
+    exact = {"length": length} | dataclasses.asdict(score)
     return {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in exact.items()}
 
 

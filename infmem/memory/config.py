@@ -7,6 +7,8 @@ from infmem.basis import validate_grid
 from infmem.contraction import validate_tau
 from infmem.validation import check_fields, require, require_at_most
 
+SMALLEST_INITIAL_WIDTH, LARGEST_INITIAL_WIDTH = 1e-3, 5.0
+
 
 @dataclass(frozen=True)
 class MemoryConfig:
@@ -37,6 +39,10 @@ class MemoryConfig:
         gate: whether a width-3 convolution gates what is written.
         bias: whether the maps to mean and variance have a bias.
         own_query: whether the memory projects the query itself, or takes one that is projected already.
+        initial_width: about the standard deviation of every density before training, which the bias of the variance
+            begins with; None begins with a bias near 0, and so with densities nearly as wide as the memory.
+        silent_start: whether the output projection begins at zero, so that before training a model with this memory
+            equals the model without it.
         sigma_0: standard deviation that the regulariser pulls towards.
         kl_weight: weight of the regulariser in a model's loss, >= 0.
         sigma_sq_min: smallest variance of a density.
@@ -62,6 +68,8 @@ class MemoryConfig:
     gate: bool = True
     bias: bool = True
     own_query: bool = True
+    initial_width: float | None = None
+    silent_start: bool = False
     sigma_0: float = 0.05
     kl_weight: float = 1e-6
     sigma_sq_min: float = 1e-6
@@ -80,6 +88,13 @@ class MemoryConfig:
         )
         validate_tau(self.tau)
         validate_tau(self.tau_max, "tau_max")
+        if self.initial_width is not None:
+            require(self.bias, "initial_width is set by a bias, and bias is False: leave one of them out")
+            require(
+                SMALLEST_INITIAL_WIDTH <= self.initial_width <= LARGEST_INITIAL_WIDTH,
+                f"initial_width must be between {SMALLEST_INITIAL_WIDTH} and {LARGEST_INITIAL_WIDTH}, got "
+                f"{self.initial_width}: it is a standard deviation, and the memory is 1 long",
+            )
         require(self.sigma_0 > 0, f"sigma_0 must be > 0, got {self.sigma_0}: it is a standard deviation")
         require(self.kl_weight >= 0, f"kl_weight must be >= 0, got {self.kl_weight}")
         require(self.sigma_sq_min > 0, f"sigma_sq_min must be > 0, got {self.sigma_sq_min}: it is a variance")

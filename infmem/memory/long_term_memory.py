@@ -4,6 +4,7 @@ A call writes new vectors first and then reads with queries, and hands back the 
 written. Nothing is kept on the module between calls.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -84,6 +85,18 @@ class LongTermMemory(nn.Module):
         self.to_sigma_sq = nn.Linear(config.num_basis, 1, bias=config.bias)
         self.query = nn.Linear(d_model, d_model, bias=False) if config.own_query else None
         self.gate = nn.Conv1d(d_model, d_model, kernel_size=3, padding=1) if config.gate else None
+        self.begin_as_configured()
+
+    def begin_as_configured(self) -> None:
+        """Set the weights whose values before training are the configuration's choice; others stay as they are.
+
+        A model that initialises all of its weights by itself calls this afterwards.
+        """
+        if self.config.initial_width is not None:
+            softplus_inverse = math.log(math.expm1(self.config.initial_width**2))
+            nn.init.constant_(self.to_sigma_sq.bias, softplus_inverse)
+        if self.config.silent_start:
+            nn.init.zeros_(self.out.weight)
 
     @property
     def state_dtype(self) -> torch.dtype:

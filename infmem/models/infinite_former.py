@@ -70,6 +70,8 @@ class InfiniteFormer(LongTermTransformer):
             LongTermMemory(config.d_model, config.num_heads, config.memory) for _ in range(config.num_layers)
         )
         self.long_term_memories.apply(initialize)
+        for memory in self.long_term_memories:
+            memory.begin_as_configured()
 
     @property
     def depends_on_attention(self) -> bool:
