@@ -31,12 +31,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "transformer-xl": ("--model", "transformer-xl"),
     "window": ("--model", "window"),
     "fixed-tau": ("--memory-options", "schedule=fixed"),
-    "few-basis": ("--memory-options", "num_basis=12", "sigmas=[0.06]"),
-    "few-samples": ("--memory-options", "num_samples=48"),
+    "few-basis": ("--memory-options", "num_basis=12"),
+    "sampled": ("--memory-options", "contraction=sampled"),
+    "few-samples": ("--memory-options", "contraction=sampled", "num_samples=48"),
     "gate": ("--memory-options", "gate=true"),
-    "no-padding": ("--memory-options", "padding=false"),
-    "sticky": ("--memory-options", "sticky=stratified"),
-    "sticky-iid": ("--memory-options", "sticky=iid"),
+    "padding": ("--memory-options", "padding=true"),
+    "sticky": ("--memory-options", "contraction=sampled", "sticky=stratified"),
+    "sticky-even": ("--memory-options", "contraction=sampled", "sticky=stratified", "placement=even"),
+    "sticky-iid": ("--memory-options", "contraction=sampled", "sticky=iid"),
 }
 LENGTHS = (108, 204, 396, 780)
 LENGTH_MODELS = ("infinite-former", "fixed-tau", "transformer-xl", "window")

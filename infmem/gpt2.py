@@ -33,7 +33,7 @@ class InfiniteGPT2Config(GPT2Config):
 
     Args:
         segment_length: positions that are read together, at most `n_positions`.
-        memory: the fields of a `MemoryConfig`, all of them; None is that of `MemoryConfig.exact` with 512 functions.
+        memory: the fields of a `MemoryConfig`, all of them; None is that of `MemoryConfig.best` with 512 functions.
     """
 
     model_type = "infinite-gpt2"
@@ -45,7 +45,7 @@ class InfiniteGPT2Config(GPT2Config):
     @property
     def memory_config(self) -> MemoryConfig:
         """The memory's configuration."""
-        return MemoryConfig.exact() if self.memory is None else from_dict(MemoryConfig, self.memory)
+        return MemoryConfig.best() if self.memory is None else from_dict(MemoryConfig, self.memory)
 
 
 @dataclass
@@ -179,7 +179,7 @@ class InfiniteGPT2(GPT2LMHeadModel):
             segment_length: positions that are read together.
         """
         entries = {name: value for name, value in base.config.to_dict().items() if name != "model_type"}
-        memory = MemoryConfig.exact() if memory is None else memory
+        memory = MemoryConfig.best() if memory is None else memory
         model = cls(InfiniteGPT2Config(**entries, segment_length=segment_length, memory=to_dict(memory)))
         missing, unknown = model.load_state_dict(base.state_dict(), strict=False)
         require(

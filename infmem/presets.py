@@ -21,7 +21,7 @@ from infmem.validation import require
 
 ModelName = Literal["infinite-former", "compressive-transformer", "transformer-xl", "window"]
 PresetName = Literal["classroom", "small", "full"]
-MemoryName = Literal["best", "exact", "paper", "released"]
+MemoryName = Literal["best", "paper", "released"]
 Device = Literal["auto", "cpu", "cuda"]
 ModelConfig = InfiniteFormerConfig | CompressiveTransformerConfig | TransformerXLConfig | WindowTransformerConfig
 
@@ -68,14 +68,13 @@ class Preset:
 
 
 PRESETS: dict[PresetName, Preset] = {
-    # 13 segments, the last of which holds the whole answer. With so few basis functions one width, two thirds of their
-    # distance, wastes none of them.
+    # 13 segments, the last of which holds the whole answer.
     "classroom": Preset(
         length=396,
         segment_length=32,
         sizes=WindowTransformerConfig(d_model=64, num_heads=4, num_layers=2, d_ff=128),
         short_term_length=32,
-        memory={"num_basis": 48, "sigmas": (0.02,), "num_samples": 256},
+        memory={"num_basis": 48, "num_samples": 256},
         batch_size=32,
         steps=1500,
         learning_rate=8e-3,

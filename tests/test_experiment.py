@@ -93,7 +93,7 @@ def test_all_models_share_sizes_and_remember_equally_many_vectors():
     compressive = configs["compressive-transformer"].model
     assert (compressive.memory_length, compressive.memory.length) == (1024, 1024)
     assert compressive.memory.loss == "attention_reconstruction"
-    for variant in ("infinite-former-paper", "infinite-former-best", "infinite-former-sticky"):
+    for variant in [name for name in VARIANTS if name.startswith("infinite-former")]:
         assert (configs[variant].model.memory_length, configs[variant].model.memory.num_basis) == (1024, 1024)
     assert configs["infinite-former-sticky"].model.memory.sticky == "iid"
 
@@ -233,10 +233,10 @@ def test_an_ablation_changes_one_choice_at_a_time():
     assert [cell.seed for cell in cells] == [0] * len(ABLATIONS) + [1] * len(ABLATIONS)
     memories = {cell.variant: cell.config.model.memory for cell in cells}
     assert len(set(memories.values())) == len(ABLATIONS), "two changes are the same"
-    base = memories["exact"]
+    base = memories["best"]
     for change, memory in memories.items():
         names = {f.name for f in dataclasses.fields(memory) if getattr(memory, f.name) != getattr(base, f.name)}
-        assert names <= set(ABLATIONS[change]) and bool(names) == (change != "exact"), change
+        assert names <= set(ABLATIONS[change]) and bool(names) == (change != "best"), change
     rest = {dataclasses.replace(cell.config, model=cells[0].config.model, seed=0) for cell in cells}
     assert rest == {cells[0].config}
     assert len({cell.name for cell in cells}) == len(cells) and not any(set(" ,") & set(cell.name) for cell in cells)
@@ -245,7 +245,7 @@ def test_an_ablation_changes_one_choice_at_a_time():
 def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(infmem.experiment.cells, "SWEEP_LENGTH", 23)
     for module in (infmem.experiment.cells, infmem.experiment.results):
-        monkeypatch.setattr(module, "ABLATIONS", {name: ABLATIONS[name] for name in ("exact", "sticky, iid")})
+        monkeypatch.setattr(module, "ABLATIONS", {name: ABLATIONS[name] for name in ("best", "sticky, iid")})
     trained = []
 
     def in_this_process(cells, path, runs, **kwargs):
@@ -258,9 +258,9 @@ def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path
     monkeypatch.setattr(cli, "train_cells", in_this_process)
     options = ["--seeds", "0", "--steps", "2", "--device", "cpu", "--output", str(tmp_path), "--runs", str(tmp_path)]
     assert cli.main(["experiment", "ablation", *options]) == 0
-    assert [cell.variant for cell in trained] == ["exact", "sticky, iid"]
+    assert [cell.variant for cell in trained] == ["best", "sticky, iid"]
     assert "sticky, iid" in capsys.readouterr().out
-    assert [row["model"] for row in read_rows(tmp_path / "ablation.csv")] == ["exact", "sticky, iid"]
+    assert [row["model"] for row in read_rows(tmp_path / "ablation.csv")] == ["best", "sticky, iid"]
     errors = read_table(tmp_path / "memory_errors.csv", ERROR_FIELDS)
     assert [int(row["age"]) for row in errors] == [*range(17), *range(17)]
     assert all(0 < float(row["token"]) and 0 <= float(row["whole_mean"]) for row in errors)
@@ -280,11 +280,11 @@ def test_scores_are_means_over_seeds_of_the_usual_budget(tmp_path):
     assert score["accuracy"] == pytest.approx(0.6) and score["ci95"] == pytest.approx(0.12)
     assert mean_scores(tmp_path / "sorting.csv", "small") == []
     changes = [
-        row | {"model": m, "accuracy": "0.5", "ci95": "0", "steps": 1500, "length": 1000} for m in ("gate", "exact")
+        row | {"model": m, "accuracy": "0.5", "ci95": "0", "steps": 1500, "length": 1000} for m in ("gate", "best")
     ]
     write_table(tmp_path / "ablation.csv", FIELDS, [*changes, changes[0] | {"steps": 2}])
     assert [(row["name"], row["seeds"]) for row in ablation_scores(tmp_path / "ablation.csv")] == [
-        ("exact", 1),
+        ("best", 1),
         ("gate", 1),
     ]
 

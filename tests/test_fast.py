@@ -38,7 +38,7 @@ def compile_with(backend: str, run: Run) -> Run:
     return run
 
 
-@pytest.mark.parametrize("model", [*MODELS, "exact", "sticky"])
+@pytest.mark.parametrize("model", [*MODELS, "many_functions", "sampled", "sticky"])
 def test_compiled_layers_give_the_losses_of_fifty_steps(model, without_type_checker):
     """Compiled as far as gradients go, but without C++, which would take a minute each."""
     config = without_dropout(model, steps=50)

@@ -12,7 +12,7 @@ from infmem import MemoryConfig
 transformers = pytest.importorskip("transformers", reason="the tests of infmem.gpt2 need the extra hf")
 
 VOCAB, SEGMENT = 31, 5
-MEMORY = MemoryConfig.exact(num_basis=7)
+MEMORY = MemoryConfig.best(num_basis=7)
 
 
 @pytest.fixture(autouse=True)

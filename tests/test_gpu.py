@@ -67,7 +67,8 @@ def test_segments_at_once_equal_segments_in_turn(model, gpu):
 @pytest.mark.parametrize("sticky", ["stratified", "iid", "left_edge"])
 @pytest.mark.parametrize("placement", ["address", "even"])
 def test_sticky_memories_stay_on_the_gpu(sticky, placement, gpu):
-    config = MemoryConfig.best(num_basis=6, sigmas=(0.1,), num_samples=11, sticky=sticky, placement=placement)
+    sampled = {"contraction": "sampled", "num_samples": 11, "sticky": sticky, "placement": placement}
+    config = MemoryConfig.best(num_basis=6, sigmas=(0.1,), **sampled)
     memory, generator = LongTermMemory(12, 3, config).to(gpu), torch.Generator(gpu).manual_seed(0)
     state = None
     for _ in range(3):
@@ -94,7 +95,7 @@ def test_training_and_resuming_on_a_gpu(model, gpu, tmp_path):
 
 def test_every_form_of_the_read_agrees_on_a_gpu_and_none_is_faster_than_its_floor(gpu):
     sizes = ReadSizes(batch=2, query_pos=256, num_heads=3, d_head=20, num_basis=128)
-    memory = MemoryConfig.exact(num_basis=128, own_query=False)
+    memory = MemoryConfig.best(num_basis=128, own_query=False)
     rows = list(benchmark_read(gpu, sizes, memory, calls=5))
     forms = {row["form"] for row in rows}
     assert {"textbook", "collapsed", "collapsed, compiled", "collapsed, kernel", "kernel", "kernel, TF32"} < forms
@@ -124,7 +125,7 @@ def test_the_wrong_device_is_named(gpu):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", [*MODELS, "exact", "sticky", "most_used"])
+@pytest.mark.parametrize("model", [*MODELS, "many_functions", "sampled", "sticky", "most_used"])
 def test_the_fast_step_gives_the_losses_of_fifty_steps(model, precision, gpu):
     segment_length = 7 if model in ("sticky", "most_used") else 17  # these write where they were read before
     config = tiny_config(model, segment_length=segment_length, precision=precision, steps=50)
@@ -182,7 +183,7 @@ def test_positions_are_exact_in_mixed_precision(gpu):
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="compiling for a GPU needs Triton")
 def test_gradients_of_a_compiled_read_are_as_good_as_those_of_the_read(gpu):
     """At sizes where Inductor splits sums in two, with fresh memory full of large numbers that must not be read."""
-    memory = LongTermMemory(384, 6, MemoryConfig.exact(num_basis=1024)).to(gpu)
+    memory = LongTermMemory(384, 6, MemoryConfig.best(num_basis=1024)).to(gpu)
     generator = torch.Generator(gpu).manual_seed(0)
     state = memory.write(torch.randn(8, 1024, 384, device=gpu, generator=generator), memory.empty(8))
     query, upstream = torch.randn(2, 8, 948, 384, device=gpu, generator=generator)

@@ -529,13 +529,15 @@ def test_the_lost_share_does_not_depend_on_the_size_of_the_signal(energy, num_po
 
 # --- memories ---------------------------------------------------------------------------------------------------------
 
-PRESETS = {name: getattr(MemoryConfig, name) for name in ("paper", "released", "best", "exact")}
+PRESETS = {name: getattr(MemoryConfig, name) for name in ("paper", "released", "best")}
 CONFIGS = {name: preset(num_basis=BASIS - 1) for name, preset in PRESETS.items()}
 CONFIGS |= {f"one {name}": preset(num_basis=1, sigmas=(0.3,), num_samples=1) for name, preset in PRESETS.items()}
+SAMPLED = {"contraction": "sampled", "num_samples": 5, "num_bins": 3}
 CONFIGS |= {
-    f"sticky {how} {place}": MemoryConfig.best(num_basis=6, num_samples=5, num_bins=3, sticky=how, placement=place)
+    f"sticky {how} {place}": MemoryConfig.best(num_basis=6, **SAMPLED, sticky=how, placement=place)
     for how in ("stratified", "iid", "left_edge") for place in ("address", "even")
 }  # fmt: skip
+CONFIGS |= {"sampled": MemoryConfig.best(num_basis=BASIS - 1, **SAMPLED)}
 CONFIGS |= {"little past": MemoryConfig(num_basis=6, tau=1e-9), "little new": MemoryConfig(num_basis=6, tau=1 - 1e-9)}
 CONFIGS |= {"needles": MemoryConfig(num_basis=6, sigmas=(1e-6,)), "blankets": MemoryConfig(num_basis=6, sigmas=(1e6,))}
 

@@ -21,6 +21,7 @@ from infmem.models.transformer_xl import ModelState
 
 MEMORY_SIZES = {"num_basis": 14, "sigmas": (0.05, 0.1), "num_samples": 13, "num_bins": 7}
 PRESETS = {name: getattr(MemoryConfig, name)(**MEMORY_SIZES) for name in ("paper", "released", "best")}
+PRESETS["sampled"] = MemoryConfig.paper(**MEMORY_SIZES, schedule="scaled", ridge=0.1, gate=False)
 STICKY = MemoryConfig.paper(**MEMORY_SIZES, sticky="stratified")
 
 

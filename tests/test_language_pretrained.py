@@ -58,18 +58,18 @@ def test_pretrain_then_finetune_then_read_the_tables(folder, tokens, capsys):
     words = ("finetune", "--tokens", "mine.safetensors", *BASE, "--output", "results", "--save", "tuned")
     assert run(*words) == 0
     printed = capsys.readouterr().out
-    assert "gpt2-exact: " in printed and "results: complete" in printed
+    assert "gpt2-best: " in printed and "results: complete" in printed
     rows = rows_of(folder / "results/language_finetuned.csv")
     assert [(row["model"], row["seed"], row["memory"]) for row in rows if row["memory"] == "on"] == [
-        (model, seed, "on") for seed in "01" for model in ("gpt2", "gpt2-exact", "gpt2-sticky")
+        (model, seed, "on") for seed in "01" for model in ("gpt2", "gpt2-best", "gpt2-sticky")
     ]
     assert len(rows) == 14 and {row["documents"] for row in rows} == {"2"}, "the test documents of the other package"
     compared = rows_of(folder / "results/language_finetuned_compared.csv")
     assert [(row["model"], row["baseline"], row["seeds"]) for row in compared] == [
-        ("gpt2-exact", "gpt2", "2"), ("gpt2-sticky", "gpt2", "2"),
+        ("gpt2-best", "gpt2", "2"), ("gpt2-sticky", "gpt2", "2"),
     ]  # fmt: skip
     assert rows_of(folder / "results/language_finetuned_positions.csv")
-    tuned = transformers.AutoModelForCausalLM.from_pretrained(folder / "tuned/exact-seed0")
+    tuned = transformers.AutoModelForCausalLM.from_pretrained(folder / "tuned/best-seed0")
     assert tuned.transformer.h[0].attn.long_term.out.weight.abs().sum() > 0
     assert run(*words) == 0, "nothing is trained again"
     assert rows_of(folder / "results/language_finetuned.csv") == rows
@@ -128,7 +128,7 @@ def test_a_still_base_with_a_memory_that_learns(tokens, tmp_path):
     from infmem.language.pretrained import GPT2Reader, TuningConfig, load_base, new_gpt2, save_base, tune
 
     save_base(new_gpt2(tokens, 12, 2, 3, 16, seed=0), tokens, tmp_path)
-    reader = GPT2Reader(load_base(str(tmp_path), "exact", 16, seed=1))
+    reader = GPT2Reader(load_base(str(tmp_path), "best", 16, seed=1))
     save_base(new_gpt2(tokens, 12, 2, 3, 16, seed=0), tokens, tmp_path / "half", bfloat16=True)
     half = GPT2Reader(load_base(str(tmp_path / "half"), "none", 16, seed=1))
     assert_close(half.embedding.weight, reader.embedding.weight, rtol=0.01, atol=0)  # and of the same type

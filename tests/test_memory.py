@@ -252,8 +252,10 @@ def test_reading_changes_no_state_and_writing_not_the_one_given(generator, norma
     assert_close(state, before, rtol=0, atol=0)
 
 
-def test_the_past_lies_below_tau_and_the_new_above(generator) -> None:
-    config = MemoryConfig.best(num_basis=21, sigmas=(0.05,), num_samples=97, schedule="fixed", tau=0.5, ridge=1e-3)
+@pytest.mark.parametrize("contraction", ["sampled", "exact"])
+def test_the_past_lies_below_tau_and_the_new_above(contraction, generator) -> None:
+    sizes = {"num_basis": 21, "sigmas": (0.05,), "num_samples": 97}
+    config = MemoryConfig.best(**sizes, contraction=contraction, schedule="fixed", tau=0.5, ridge=1e-3)
     memory = make_memory(config, generator)
     state = memory.write(torch.full((1, 53, D_MODEL), 2.0).double(), memory.empty(1))
     state = memory.write(torch.full((1, 53, D_MODEL), -3.0).double(), state)
@@ -291,13 +293,17 @@ def test_state_bytes_are_those_of_the_tensors(dtype) -> None:
     assert memory.state_bytes(BATCH) == numbers * dtype.itemsize + BATCH * 8
 
 
+SCALED = {"schedule": "scaled", "ridge": 0.1, "gate": False}
 # Of the mean and of single values; without a limit to tau, samples would reach a mean of 1.7 and values of 2.8.
-DRIFTS = [("best", 0.03, 0.25), ("exact", 1e-3, 0.02)]
+DRIFTS = [
+    (MemoryConfig.paper(**SCALED, num_basis=128, num_samples=128), 0.03, 0.25),
+    (MemoryConfig.best(num_basis=128), 1e-3, 0.02),
+]
 
 
-@pytest.mark.parametrize("preset, mean_drift, drift", DRIFTS)
-def test_constant_signal_does_not_drift_under_the_scaled_schedule(preset, mean_drift, drift) -> None:
-    memory = LongTermMemory(2, 1, getattr(MemoryConfig, preset)(num_basis=128, num_samples=128))
+@pytest.mark.parametrize("config, mean_drift, drift", DRIFTS, ids=["sampled", "best"])
+def test_constant_signal_does_not_drift_under_the_scaled_schedule(config, mean_drift, drift) -> None:
+    memory = LongTermMemory(2, 1, config)
     ones, inside = torch.ones(1, 128, 2), torch.linspace(0.02, 0.98, 97)
     state, held = memory.empty(1), []
     for _ in range(1000):
@@ -307,11 +313,11 @@ def test_constant_signal_does_not_drift_under_the_scaled_schedule(preset, mean_d
     assert (torch.stack(held) - 1).abs().max() < drift
 
 
-def test_the_exact_memory_counts() -> None:
+def test_the_best_memory_counts() -> None:
     """A head that looks everywhere reads the mean of all that was written, each token weighted alike."""
     torch.manual_seed(0)
     tokens = torch.randn(1, 16 * 37, 1, dtype=torch.float64)
-    memory = LongTermMemory(1, 1, MemoryConfig.exact(num_basis=53)).double()
+    memory = LongTermMemory(1, 1, MemoryConfig.best(num_basis=53)).double()
     state = memory.empty(1)
     for segment in tokens.split(37, dim=1):
         state = memory.write(segment, state)
@@ -322,9 +328,12 @@ def test_the_exact_memory_counts() -> None:
     assert_close(read, tokens.mean(dim=1), rtol=0, atol=0.02 * tokens.std().item() / math.sqrt(16 * 37))
 
 
-def test_the_exact_memory_has_no_samples_to_draw() -> None:
+def test_an_exact_contraction_has_no_samples_to_draw() -> None:
     with pytest.raises(ValueError, match=r"contraction 'exact' keeps all of the old signal, so sticky must be 'none'"):
         MemoryConfig(contraction="exact", sticky="iid")
+    with pytest.raises(ValueError, match="sticky must be 'none', got 'stratified'"):
+        MemoryConfig.best(sticky="stratified")
+    assert MemoryConfig.best(contraction="sampled", sticky="stratified").sticky == "stratified"
 
 
 def test_state_survives_a_file(tmp_path, generator, normal) -> None:
@@ -438,7 +447,7 @@ def test_sticky_sampling_follows_the_generator(generator, normal) -> None:
     assert (first - other).abs().max() > 1e-6
 
 
-EXACT = {
+BEST = {
     "schedule": "scaled",
     "ridge": 0.1,
     "gate": False,
@@ -455,11 +464,12 @@ def test_the_presets_say_what_they_change() -> None:
         (MemoryConfig.paper(sticky="iid"), {"sticky": "iid"}),
         (MemoryConfig.released(), {"positions": "released", "bias": False, "own_query": False}),
         (MemoryConfig.released(bias=True), {"positions": "released", "own_query": False}),
-        (MemoryConfig.best(tau_max=0.9), {"schedule": "scaled", "ridge": 0.1, "gate": False, "tau_max": 0.9}),
-        (MemoryConfig.exact(tau_max=0.9), {**EXACT, "sigmas": (1 / 768,), "tau_max": 0.9}),
-        (MemoryConfig.exact(num_basis=8), {**EXACT, "sigmas": (1 / 12,), "num_basis": 8}),
+        (MemoryConfig.best(tau_max=0.9), {**BEST, "sigmas": (1 / 768,), "tau_max": 0.9}),
+        (MemoryConfig.best(num_basis=8), {**BEST, "sigmas": (1 / 12,), "num_basis": 8}),
     ]:
         assert config == dataclasses.replace(MemoryConfig(), **changes)
+    with pytest.raises(ValueError, match="num_basis must be"):
+        MemoryConfig.best(num_basis=0)
 
 
 def test_defaults_are_the_released_constants() -> None:
@@ -772,7 +782,7 @@ def test_updates_need_float32(rounded, smallest, largest, generator) -> None:
 
 
 def test_a_memory_begins_as_its_configuration_says():
-    config = MemoryConfig.exact(num_basis=32, initial_width=0.1, silent_start=True)
+    config = MemoryConfig.best(num_basis=32, initial_width=0.1, silent_start=True)
     model = InfiniteFormer(InfiniteFormerConfig(d_model=12, num_heads=3, num_layers=2, memory_length=5, memory=config))
     for memory in (LongTermMemory(12, 3, config), *model.long_term_memories):
         z, _, reading = memory(torch.randn(2, 5, memory.d_model), torch.randn(2, 64, memory.d_model))

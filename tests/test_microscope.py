@@ -26,9 +26,10 @@ from infmem.tasks import sorting
 
 SIZES = {"num_basis": 14, "sigmas": (0.05, 0.1), "num_samples": 13, "num_bins": 7}
 CONFIGS = {
-    "scaled": MemoryConfig.best(**SIZES),
-    "fixed": MemoryConfig.best(**SIZES, schedule="fixed", tau=0.6),
-    "unit": MemoryConfig.best(**SIZES, interval="unit", padding=False),
+    "scaled": MemoryConfig.paper(**SIZES, schedule="scaled", ridge=0.1, gate=False),
+    "fixed": MemoryConfig.paper(**SIZES, tau=0.6, ridge=0.1, gate=False),
+    "sampled": MemoryConfig.best(**SIZES, contraction="sampled"),
+    "best": MemoryConfig.best(**SIZES),
     "released": MemoryConfig.released(**SIZES, gate=False),
 }
 FIXED_OR_SCALED = ["infinite-former", "fixed-tau"]
@@ -148,7 +149,7 @@ def test_one_row_of_the_operator_is_the_answer_to_one_token(name, generator):
 
 def test_sticky_memories_and_empty_ones_have_no_operator():
     with pytest.raises(ValueError, match="sticky='iid'"):
-        token_operator(MemoryConfig.best(**SIZES, sticky="iid"), 5, [])
+        token_operator(MemoryConfig.best(**SIZES, contraction="sampled", sticky="iid"), 5, [])
     with pytest.raises(ValueError, match="num_first must be at least 1 token, got 0"):
         token_operator(CONFIGS["scaled"], 0, [])
 

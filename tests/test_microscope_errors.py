@@ -18,13 +18,14 @@ from infmem.sticky import sample_locations
 
 LENGTH, UPDATES = 7, 3
 SIZES = {"num_basis": 10, "num_samples": 13, "num_bins": 5}
+SCALED = SIZES | {"schedule": "scaled", "ridge": 0.1, "gate": False}
 CONFIGS = {
     "paper": MemoryConfig.paper(**SIZES, sigmas=(0.1,), gate=False),
     "released": MemoryConfig.released(**SIZES, sigmas=(0.1,), gate=False),
-    "best": MemoryConfig.best(**SIZES, sigmas=(0.05, 0.1)),
-    "exact": MemoryConfig.exact(num_basis=10),
+    "scaled": MemoryConfig.paper(**SCALED, sigmas=(0.05, 0.1)),
+    "best": MemoryConfig.best(num_basis=10),
     "sticky": MemoryConfig.paper(**SIZES, sigmas=(0.1,), gate=False, sticky="iid"),
-    "even": MemoryConfig.best(**SIZES, sigmas=(0.1,), sticky="stratified", placement="even"),
+    "even": MemoryConfig.paper(**SCALED, sigmas=(0.1,), sticky="stratified", placement="even"),
 }
 
 
@@ -47,7 +48,7 @@ def test_errors_are_those_of_a_memory_that_was_really_written(name):
         return (basis.evaluate(t) @ state.coefficients[0]).detach()  # place by token
 
     found = memory_errors(config, LENGTH, UPDATES, torch.Generator().manual_seed(0))
-    rule = {"paper": 0.0, "sticky": 0.0, "best": 0.0, "even": 0.0, "exact": 0.5, "released": 0.0}[name]
+    rule = {"paper": 0.0, "sticky": 0.0, "scaled": 0.0, "even": 0.0, "best": 0.5, "released": 0.0}[name]
     for age in range(UPDATES + 1):
         segment = UPDATES - age
         mine = slice(segment * LENGTH, (segment + 1) * LENGTH)
@@ -88,12 +89,12 @@ def test_wrong_numbers_are_named():
 
 FACT_CONFIGS = {
     "paper": MemoryConfig.paper(**SIZES, sigmas=(0.1,)),
-    "exact": MemoryConfig.exact(num_basis=10),
+    "best": MemoryConfig.best(num_basis=10),
     "iid": MemoryConfig.paper(**SIZES, sigmas=(0.1,), sticky="iid"),
     "iid, even": MemoryConfig.paper(**SIZES, sigmas=(0.1,), sticky="iid", placement="even"),
-    "stratified": MemoryConfig.best(**SIZES, sigmas=(0.1,), sticky="stratified"),
-    "stratified, even": MemoryConfig.best(**SIZES, sigmas=(0.1,), sticky="stratified", placement="even"),
-    "midpoints": MemoryConfig.best(**SIZES, sigmas=(0.1,), sticky="iid", placement="even", positions="midpoints"),
+    "stratified": MemoryConfig.paper(**SCALED, sigmas=(0.1,), sticky="stratified"),
+    "stratified, even": MemoryConfig.paper(**SCALED, sigmas=(0.1,), sticky="stratified", placement="even"),
+    "midpoints": MemoryConfig.paper(**SCALED, sigmas=(0.1,), sticky="iid", placement="even", positions="midpoints"),
 }
 FACT, SIGMA, SHARE = 2, 0.03, 0.8
 

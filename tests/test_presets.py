@@ -45,7 +45,7 @@ def test_models_are_built_alike_from_a_seed(name, kind):
 def test_memory_presets_reach_the_model():
     assert model_config("infinite-former", preset("small"), "released").memory.own_query is False
     assert model_config("infinite-former", preset("small"), "paper").memory.gate is True
-    assert model_config("infinite-former", preset("small"), "best").memory.schedule == "scaled"
+    assert model_config("infinite-former", preset("small"), "best").memory.contraction == "exact"
 
 
 @pytest.mark.parametrize("model", MODEL_NAMES.values())
@@ -61,7 +61,7 @@ def test_unknown_names_are_refused(without_type_checker):
         preset("large")
     with pytest.raises(ValueError, match="model must be one of infinite-former"):
         model_config("compressive", preset("small"))
-    with pytest.raises(ValueError, match="memory must be one of best, exact, paper, released"):
+    with pytest.raises(ValueError, match="memory must be one of best, paper, released"):
         model_config("infinite-former", preset("small"), "worst")
     with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
         choose_device("tpu")

@@ -21,7 +21,8 @@ MODELS = {
         "compressive-transformer", TINY, memory_options={"length": 3, "rate": 5, "compression": "most_used"}
     ),
     "infinite-former": tiny_config("infinite-former").model,
-    "exact": tiny_config("exact").model,
+    "many_functions": tiny_config("many_functions").model,
+    "sampled": tiny_config("sampled").model,
     "fixed": model_config("infinite-former", TINY, "paper"),
 }
 
@@ -116,7 +117,7 @@ def test_unseen_scores_are_those_beyond_the_first_token():
                 assert bool(hidden[row, 1, query, column]) is (5 - column > query + seen)
 
 
-@pytest.mark.parametrize("name", ["infinite-former", "exact"])
+@pytest.mark.parametrize("name", ["infinite-former", "many_functions", "sampled"])
 def test_a_batch_without_rows_is_written_too(name):
     memory = build(name).long_term_memories[0]
     state = memory.write(torch.ones(0, 5, 12, dtype=torch.float64), memory.empty(0))

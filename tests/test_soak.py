@@ -43,7 +43,8 @@ def test_a_model_that_reads_for_long_keeps_no_more(name, mixed, without_type_che
 def test_a_memory_that_drifts_is_found(without_type_checker):
     """Samples of the middles of their shares, put at the ends: the past moves on by half of one at each update."""
     moved = MemoryConfig.best(
-        num_basis=12, sigmas=(0.08,), num_samples=32, num_bins=16, sticky="stratified", placement="even"
+        **{"num_basis": 12, "sigmas": (0.08,), "num_samples": 32, "num_bins": 16, "contraction": "sampled"},
+        **{"sticky": "stratified", "placement": "even", "positions": "end_points"},
     )
     row = soak_memory(moved, UPDATES, settled=SETTLED)
     assert problems(row)[0].startswith("what it reads has drifted by")

@@ -27,8 +27,8 @@ TINY = Preset(
 def tiny_config(name: str = "infinite-former", **changes) -> TrainingConfig:
     """How to train one of the models at the tiny preset's sizes, or one of them with another memory.
 
-    The infinite-former as `exact`, or `sticky`, which samples where it was read; and the Compressive Transformer as
-    `most_used`, which keeps what was read.
+    The infinite-former with `many_functions`, or `sampled`, or `sticky`, which samples where it was read; and the
+    Compressive Transformer as `most_used`, which keeps what was read.
     """
     if name == "sticky":
         memory = {"sticky": "iid", "num_bins": 7}
@@ -36,9 +36,12 @@ def tiny_config(name: str = "infinite-former", **changes) -> TrainingConfig:
     if name == "most_used":
         model = model_config("compressive-transformer", TINY, memory_options={"compression": name})
         return tiny_config(model=model, **changes)
-    if name == "exact":  # enough functions that some lie within the memory, away from its ends
+    if name == "sampled":
+        memory = {"schedule": "scaled", "ridge": 0.1, "gate": False}
+        return tiny_config(model=model_config("infinite-former", TINY, "paper", memory), **changes)
+    if name == "many_functions":  # enough of them that some lie within the memory, away from its ends
         memory = {"num_basis": 40, "sigmas": (1 / 60,)}
-        return tiny_config(model=model_config("infinite-former", TINY, "exact", memory), **changes)
+        return tiny_config(model=model_config("infinite-former", TINY, "best", memory), **changes)
     return dataclasses.replace(demo_config(name, TINY, seed=0), **{"warmup_steps": 3} | changes)
 
 

@@ -69,7 +69,7 @@ class _OfMemory:
     num_basis: int = 512
     """basis functions N."""
     memory: MemoryName = "best"
-    """preset of the memory: heads of exact look at [0, 1] alone, those of the others at the whole line."""
+    """preset of the memory: heads of best look at [0, 1] alone, those of the others at the whole line."""
     device: Device = "auto"
     """where to work."""
 

@@ -35,12 +35,13 @@ def memory_configs(num_basis: int = 12, num_samples: int = 32) -> dict[str, Memo
 
     Example:
         >>> list(memory_configs())
-        ['paper', 'released', 'best', 'exact', 'sticky, stratified', 'sticky, iid']
+        ['paper', 'released', 'best', 'sampled', 'sticky, stratified', 'sticky, iid']
     """
     sizes = {"num_basis": num_basis, "sigmas": (1 / num_basis,), "num_samples": num_samples, "num_bins": 16}
-    presets = {name: getattr(MemoryConfig, name)(**sizes) for name in ("paper", "released", "best")}
-    sticky = {name: MemoryConfig.best(**sizes, sticky=method) for name, method in STICKY.items()}
-    return presets | {"exact": MemoryConfig.exact(num_basis=num_basis)} | sticky
+    presets = {name: getattr(MemoryConfig, name)(**sizes) for name in ("paper", "released")}
+    methods = {"sampled": "none"} | STICKY
+    sampled = {name: MemoryConfig.best(**sizes, contraction="sampled", sticky=how) for name, how in methods.items()}
+    return presets | {"best": MemoryConfig.best(num_basis=num_basis)} | sampled
 
 
 def model_configs(sizes: Preset) -> dict[str, ModelConfig]:
@@ -51,7 +52,7 @@ def model_configs(sizes: Preset) -> dict[str, ModelConfig]:
         >>> len(model_configs(preset("classroom")))
         5
     """
-    sticky = model_config("infinite-former", sizes, "best", {"sticky": "stratified"})
+    sticky = model_config("infinite-former", sizes, "best", {"contraction": "sampled", "sticky": "stratified"})
     return {name: model_config(name, sizes) for name in MODEL_NAMES.values()} | {"sticky infinite-former": sticky}
 
 

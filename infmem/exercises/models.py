@@ -58,7 +58,7 @@ def _without_segments(last: int, segment_length: int, num_layers: int, memory_le
 
 
 def _state_bytes(num_layers: int, d_model: int, short_term: int, segment: int, num_basis: int, num_bins: int) -> int:
-    memory = MemoryConfig.best(num_basis=num_basis, num_bins=num_bins, sigmas=(0.05,))
+    memory = MemoryConfig.best(num_basis=num_basis, num_bins=num_bins)
     sizes = {"d_model": d_model, "num_layers": num_layers, "num_heads": 1, "d_ff": 2, "memory_length": short_term}
     return InfiniteFormer(InfiniteFormerConfig(**sizes, memory=memory)).state_bytes(1, segment)
 

@@ -18,8 +18,8 @@ VariantName = Literal[
     "transformer-xl",
     "compressive-transformer",
     "infinite-former-paper",
-    "infinite-former-exact",
     "infinite-former-best",
+    "infinite-former-sampled",
     "window",
     "infinite-former-sticky",
 ]
@@ -30,8 +30,8 @@ VARIANTS: dict[VariantName, tuple[ModelName, MemoryName, dict[str, Any]]] = {
     "transformer-xl": ("transformer-xl", "best", {}),
     "compressive-transformer": ("compressive-transformer", "best", {}),
     "infinite-former-paper": ("infinite-former", "paper", {}),
-    "infinite-former-exact": ("infinite-former", "exact", {}),
     "infinite-former-best": ("infinite-former", "best", {}),
+    "infinite-former-sampled": ("infinite-former", "paper", {"schedule": "scaled", "ridge": 0.1, "gate": False}),
     "window": ("window", "best", {}),
     "infinite-former-sticky": ("infinite-former", "paper", {"sticky": "iid"}),
 }
@@ -40,13 +40,13 @@ VARIANTS: dict[VariantName, tuple[ModelName, MemoryName, dict[str, Any]]] = {
 FIRST: tuple[VariantName, ...] = tuple(VARIANTS)[:4]
 
 
-# What is changed in the memory `exact`, one choice at a time. Sampling the old signal instead of refitting all of it is
+# What is changed in the memory `best`, one choice at a time. Sampling the old signal instead of refitting all of it is
 # what sticky memories need, so they are changes of that one.
 SAMPLED: dict[str, Any] = {"contraction": "sampled", "num_samples": 128}
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "exact": {},
+    "best": {},
     "tau .5": {"schedule": "fixed", "tau": 0.5},
     "tau .75": {"schedule": "fixed", "tau": 0.75},
     "tau .9": {"schedule": "fixed", "tau": 0.9},
@@ -91,10 +91,10 @@ RECALLS: dict[str, tuple[ModelName, MemoryName, dict[str, Any]]] = {
     "paper": ("infinite-former", "paper", {}),
     "paper, sticky": VARIANTS["infinite-former-sticky"],
     "paper, sticky, even": ("infinite-former", "paper", {"sticky": "iid", "placement": "even"}),
-    "sampled": ("infinite-former", "exact", ABLATIONS["128 samples"]),
-    "sampled, sticky": ("infinite-former", "exact", ABLATIONS["sticky, stratified"]),
-    "sampled, sticky, even": ("infinite-former", "exact", ABLATIONS["sticky, stratified, even"]),
-    "exact": ("infinite-former", "exact", ABLATIONS["exact"]),
+    "sampled": ("infinite-former", "best", ABLATIONS["128 samples"]),
+    "sampled, sticky": ("infinite-former", "best", ABLATIONS["sticky, stratified"]),
+    "sampled, sticky, even": ("infinite-former", "best", ABLATIONS["sticky, stratified, even"]),
+    "best": ("infinite-former", "best", ABLATIONS["best"]),
 }
 RECALL_LENGTH, RECALL_STEPS, RECALL_RATES, RECALL_SEEDS = 2000, 1500, (1e-3, 2e-3, 4e-3), (0, 1)
 
@@ -105,7 +105,7 @@ RECALL_LONGER = 8
 
 def choice(variant: str) -> tuple[ModelName, MemoryName, dict[str, Any]]:
     """Model, preset of its memory, and what is changed in that."""
-    named = {name: ("infinite-former", "exact", changes) for name, changes in ABLATIONS.items()} | RECALLS | VARIANTS
+    named = {name: ("infinite-former", "best", changes) for name, changes in ABLATIONS.items()} | RECALLS | VARIANTS
     return named[variant]
 
 
@@ -254,7 +254,7 @@ def sweep_cells(
 
 
 def ablation_cells(seeds: Iterable[int], steps: int = ABLATION_STEPS) -> list[Cell]:
-    """The memory `exact` with one choice changed at a time, each with every seed; the first seed of all comes first.
+    """The memory `best` with one choice changed at a time, each with every seed; the first seed of all comes first.
 
     Args:
         seeds: of weights and data.

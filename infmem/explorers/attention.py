@@ -69,7 +69,7 @@ def example_memory() -> tuple[LongTermMemory, MemoryState]:
         >>> memory.num_heads, state.num_tokens
         (3, tensor([48]))
     """
-    config = MemoryConfig.best(num_basis=32, sigmas=(0.04,), padding=False)
+    config = MemoryConfig.best(num_basis=32, sigmas=(0.04,))
     memory = LongTermMemory(d_model=2 * HEADS, num_heads=HEADS, config=config).double().requires_grad_(False)
     identity = torch.eye(2 * HEADS, dtype=torch.float64)
     for projection in (memory.query, memory.key, memory.value, memory.out):

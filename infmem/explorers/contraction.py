@@ -38,7 +38,7 @@ def contraction() -> Explorer:
     t = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
 
     def show(figure: Figure, num_updates: int, schedule: str, tau: float, ridge: float) -> str:
-        config = MemoryConfig.best(num_basis=NUM_BASIS, sigmas=(SIGMA,), num_samples=NUM_SAMPLES, ridge=ridge)
+        config = MemoryConfig.paper(num_basis=NUM_BASIS, sigmas=(SIGMA,), num_samples=NUM_SAMPLES, ridge=ridge)
         basis, first = build_basis(config), first_operator(config, SEGMENT, torch.float64)
         x, taus = segments_written()[: num_updates + 1], _taus(num_updates, tau, schedule)
         # The first segment by itself: a constant 1, then every token alone (white noise is all of them at once).

@@ -17,9 +17,9 @@ from infmem.validation import require
 GROUPS = {
     "three models": ("infinite-former", "transformer-xl", "window"),
     "how to forget": ("infinite-former", "fixed-tau"),
-    "how much to keep": ("infinite-former", "few-basis", "few-samples"),
-    "what is written": ("infinite-former", "gate", "no-padding"),
-    "sticky memories": ("infinite-former", "sticky", "sticky-iid"),
+    "how much to keep": ("infinite-former", "few-basis", "sampled", "few-samples"),
+    "what is written": ("infinite-former", "gate", "padding"),
+    "sticky memories": ("infinite-former", "sampled", "sticky", "sticky-even", "sticky-iid"),
 }
 STEPS_PER_ROW = 10
 COLUMNS = ("name", "length", "seed", "accuracy", "ci95", "free_running", *LINE_NAMES, "seconds")

@@ -293,18 +293,18 @@ def memory_of(kind: TunedMemory, segment_length: int) -> MemoryConfig:
     """The configuration of a memory by its name.
 
     Args:
-        kind: `exact` and `sticky` have as many functions as a segment has tokens; `paper` and `paper-sticky` are those
+        kind: `best` and `sticky` have as many functions as a segment has tokens; `paper` and `paper-sticky` are those
             of the released code for GPT-2.
         segment_length: tokens per segment.
 
     Example:
-        >>> memory_of("paper-sticky", 512).sticky, memory_of("exact", 256).num_basis
+        >>> memory_of("paper-sticky", 512).sticky, memory_of("best", 256).num_basis
         ('iid', 256)
     """
     if kind.startswith("paper"):
         return MemoryConfig.paper(**PAPER, sticky="iid" if kind == "paper-sticky" else "none")
-    exact = MemoryConfig.exact(num_basis=segment_length, num_samples=segment_length)
-    return exact if kind == "exact" else dataclasses.replace(exact, **STICKY)
+    best = MemoryConfig.best(num_basis=segment_length, num_samples=segment_length)
+    return best if kind == "best" else dataclasses.replace(best, **STICKY)
 
 
 @contextmanager

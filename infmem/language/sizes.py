@@ -25,9 +25,9 @@ LanguageModelName = Literal[
     "infinite-former-sticky",
 ]
 SizeName = Literal["classroom", "gpu"]
-TunedMemory = Literal["none", "exact", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
+TunedMemory = Literal["none", "best", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
 
-# What a sticky memory is, beside what `exact` says: samples of the old signal, which it draws where attention was; and
+# What a sticky memory is, beside what `best` says: samples of the old signal, which it draws where attention was; and
 # the same with even samples, which tells what stickiness alone is worth.
 SAMPLED = {"contraction": "sampled", "schedule": "fixed", "tau": 0.75}
 STICKY = SAMPLED | {"sticky": "stratified", "placement": "even"}
@@ -116,7 +116,7 @@ def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int 
     require(name in names, f"model must be one of {', '.join(names)}, got {name!r}")
     shared = dataclasses.asdict(size.sizes) | {"vocab_size": vocab_size or size.vocab_size}
     short = size.segment_length
-    memory = MemoryConfig.exact(num_basis=size.num_basis, num_samples=size.num_basis)
+    memory = MemoryConfig.best(num_basis=size.num_basis, num_samples=size.num_basis)
     target = InfiniteFormerConfig(**shared, memory_length=short, memory=memory)
     if name in CHANGES:
         return dataclasses.replace(target, memory=dataclasses.replace(memory, **CHANGES[name]))
@@ -144,7 +144,7 @@ def with_memory_options(config: ModelConfig, options: Sequence[str]) -> Infinite
     Example:
         >>> config = language_model("infinite-former", SIZES["classroom"])
         >>> memory = with_memory_options(config, ["ridge=1.0", "num_basis=128"]).memory
-        >>> memory.ridge, memory.sigmas == MemoryConfig.exact(num_basis=128).sigmas
+        >>> memory.ridge, memory.sigmas == MemoryConfig.best(num_basis=128).sigmas
         (1.0, True)
     """
     require(

@@ -89,7 +89,7 @@ def finetune(
     data: Path | None = None,
     most_documents: int | None = None,
     packages: tuple[str, ...] = PACKAGES,
-    memories: tuple[TunedMemory, ...] = ("none", "exact", "sticky"),
+    memories: tuple[TunedMemory, ...] = ("none", "best", "sticky"),
     seeds: tuple[int, ...] = (0, 1),
     steps: int = 2000,
     batch_size: int = 16,

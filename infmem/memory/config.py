@@ -14,7 +14,7 @@ SMALLEST_INITIAL_WIDTH, LARGEST_INITIAL_WIDTH = 1e-3, 5.0
 class MemoryConfig:
     """Every choice that defines a long-term memory.
 
-    Four presets fill it in: `paper`, `released`, `best` and `exact`. The defaults here are the paper's.
+    Three presets fill it in: `paper`, `released` and `best`. The defaults here are the paper's.
 
     Args:
         num_basis: basis functions N, a multiple of the number of widths.
@@ -115,23 +115,25 @@ class MemoryConfig:
 
     @classmethod
     def best(cls, **changes) -> "MemoryConfig":
-        """What measurements on sorting prefer: equal room for all of the past, a weaker ridge, no gate."""
-        return cls(**{"schedule": "scaled", "ridge": 0.1, "gate": False} | changes)
-
-    @classmethod
-    def exact(cls, **changes) -> "MemoryConfig":
-        """All of the past at equal resolution, and nothing but the past: what counts best.
+        """All of the past at equal resolution, and nothing but the past: what the ablations on sorting say.
 
         Every update leaves the past its share of all tokens and refits all of it; heads look at the memory alone, so
         nothing beside it needs a fit; and basis functions of one width, two thirds of their distance, resolve as much
-        as so many can, with coefficients small enough for bfloat16.
+        as so many can, with coefficients small enough for bfloat16. Nothing is left to draw then: a sticky memory is
+        `best(contraction="sampled", sticky="stratified")`.
+
+        What each difference from `paper` is worth stands in figures/data/ablation.csv, one row and seed a training.
+        Most to the schedule ("tau .5", "tau .75", "tau .9"), the widths ("half the width", "twice the width") and the
+        interval ("whole line"); a little to padding ("zero padding") and contraction ("128 samples"). Hardly beyond the
+        intervals are the choices against "512 samples", "two widths" of the paper, "end points" and the "gate", and
+        "ridge 1" and "ridge .01" score no less: there the simpler choice is taken, or the earlier one kept.
 
         Example:
-            >>> MemoryConfig.exact(num_basis=8).sigmas
+            >>> MemoryConfig.best(num_basis=8).sigmas
             (0.08333333333333333,)
         """
         chosen = {
-            "sigmas": (2 / 3 / changes.get("num_basis", cls.num_basis),),
+            "sigmas": (2 / 3 / max(1, changes.get("num_basis", cls.num_basis)),),
             "ridge": 0.1,
             "contraction": "exact",
             "schedule": "scaled",

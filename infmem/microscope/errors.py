@@ -62,8 +62,8 @@ def memory_errors(
     Source: ours.
 
     Example:
-        >>> best, exact = (preset(num_basis=32) for preset in (MemoryConfig.best, MemoryConfig.exact))
-        >>> oldest = [memory_errors(config, 32, 5).whole_mean[-1].item() for config in (best, exact)]
+        >>> paper, best = (preset(num_basis=32) for preset in (MemoryConfig.paper, MemoryConfig.best))
+        >>> oldest = [memory_errors(config, 32, 5).whole_mean[-1].item() for config in (paper, best)]
         >>> oldest[0] > 10 * oldest[1]
         True
     """

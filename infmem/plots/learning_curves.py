@@ -15,7 +15,9 @@ LINE_NAMES = {
     "chance": "chance",
 }
 LINE_STYLES = {"exact_counts": "-", "receptive_field": "--", "last_segment": "-.", "chance": ":"}
-VARIANTS = ("fixed-tau", "few-basis", "few-samples", "gate", "no-padding", "sticky", "sticky-iid")
+VARIANTS = (
+    "fixed-tau", "few-basis", "few-samples", "gate", "padding", "sticky", "sticky-iid", "sampled", "sticky-even",
+)  # fmt: skip
 VARIANT_COLORS = [color for color in CYCLE if color not in MODEL_COLORS.values()]
 
 

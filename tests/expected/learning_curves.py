@@ -10,9 +10,9 @@ FOLDER = Path(infmem.__file__).parent / "trained"
 MODELS = {
     "three models": ["infinite-former", "transformer-xl", "window"],
     "how to forget": ["infinite-former", "fixed-tau"],
-    "how much to keep": ["infinite-former", "few-basis", "few-samples"],
-    "what is written": ["infinite-former", "gate", "no-padding"],
-    "sticky memories": ["infinite-former", "sticky", "sticky-iid"],
+    "how much to keep": ["infinite-former", "few-basis", "sampled", "few-samples"],
+    "what is written": ["infinite-former", "gate", "padding"],
+    "sticky memories": ["infinite-former", "sampled", "sticky", "sticky-even", "sticky-iid"],
 }
 # The lines that `infmem demo` recorded, rounded; the sentence has them to three digits.
 LINES = {"counting everything": 0.866, "counting what a Transformer-XL can see": 0.392,
