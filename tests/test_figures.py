@@ -10,6 +10,7 @@ import torch
 
 from infmem.evaluation import evaluate
 from infmem.experiment import Cell, mean_scores
+from infmem.presets import num_weights
 from infmem.run import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +173,26 @@ def test_a_checkpoint_scores_what_is_recorded(folder):
     with (ROOT / "figures" / "data" / "sorting.csv").open(newline="") as file:
         (row,) = (row for row in csv.DictReader(file) if row["preset"] == "full" and row["steps"] == str(config.steps))
     assert abs(found.accuracy - float(row["accuracy"])) < 2 * found.ci95
+
+
+@pytest.mark.parametrize("name", ["sorting_sweep", "sorting", "ablation", "longer"])
+def test_recorded_trainings_are_those_of_today(name):
+    """Every row's command is what its cell says today, of a model of the recorded size, with a curve of that name."""
+    folder, longer = ROOT / "figures" / "data", name == "longer"
+    with (folder / f"{name}.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["length"]))
+    cells, sizes = {}, {}
+    for row in rows:
+        numbers = (int(row["trained_length" if longer else "length"]), int(row["seed"]), float(row["learning_rate"]))
+        more = (int(row["steps"]), row["optimizer"], cells.get(row.get("start")))
+        cell = Cell(row["model"], row["preset"], *numbers, *more)
+        assert row["command"].partition(" && ")[0] == cell.command
+        assert longer or row["start"] == (cell.start.name if cell.start else "")
+        cells[cell.name], sizes[cell.name] = cell, row.get("parameters")
+    if not longer:
+        assert {path.stem for path in (folder / f"{name}_curves").iterdir()} == set(cells)
+        models = {cells[cell].config.model: int(size) for cell, size in sizes.items()}
+        assert {model: num_weights(model) for model in models} == models
 
 
 def test_an_ablation_is_held_against_the_memory_without_a_change(build):
