@@ -27,6 +27,10 @@ LanguageModelName = Literal[
 SizeName = Literal["classroom", "gpu"]
 TunedMemory = Literal["none", "best", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
 
+# What measurements on text prefer: a model that begins as the Transformer-XL that it contains, instead of learning from
+# noise at first, and the layer's query for its memory too, so that more of the equal parameters do something else.
+CHOSEN = {"silent_start": True, "own_query": False}
+
 # What a sticky memory is, beside what `best` says: samples of the old signal, which it draws where attention was; and
 # the same with even samples, which tells what stickiness alone is worth.
 SAMPLED = {"contraction": "sampled", "schedule": "fixed", "tau": 0.75}
@@ -110,13 +114,13 @@ def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int 
     Example:
         >>> config = language_model("transformer-xl", SIZES["classroom"])
         >>> config.memory_length, config.d_ff
-        (64, 384)
+        (64, 336)
     """
     names = get_args(LanguageModelName)
     require(name in names, f"model must be one of {', '.join(names)}, got {name!r}")
     shared = dataclasses.asdict(size.sizes) | {"vocab_size": vocab_size or size.vocab_size}
     short = size.segment_length
-    memory = MemoryConfig.best(num_basis=size.num_basis, num_samples=size.num_basis)
+    memory = MemoryConfig.best(num_basis=size.num_basis, num_samples=size.num_basis, **CHOSEN)
     target = InfiniteFormerConfig(**shared, memory_length=short, memory=memory)
     if name in CHANGES:
         return dataclasses.replace(target, memory=dataclasses.replace(memory, **CHANGES[name]))
