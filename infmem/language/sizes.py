@@ -18,6 +18,7 @@ from infmem.validation import require
 LanguageModelName = Literal[
     "window",
     "transformer-xl",
+    "transformer-xl-inside",
     "transformer-xl-long",
     "compressive-transformer",
     "infinite-former",
@@ -103,6 +104,9 @@ def num_parameters(config: ModelConfig) -> int:
 def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int | None = None) -> ModelConfig:
     """The configuration of a model at a size, with as many parameters as the infinite-former.
 
+    Two are there to compare with. `transformer-xl-inside` is the infinite-former without its long-term memory, and so
+    with fewer parameters. `transformer-xl-long` remembers as many hidden states more as there are basis functions.
+
     Args:
         name: which model.
         size: its sizes.
@@ -132,6 +136,8 @@ def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int 
             **shared, memory_length=short, memory=CompressedMemoryConfig(length=size.num_basis)
         ),
     }
+    if name == "transformer-xl-inside":
+        return baselines["transformer-xl"]
     return as_large(baselines[name], num_parameters(target))
 
 
