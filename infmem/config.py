@@ -21,7 +21,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     Example:
         >>> from infmem import MemoryConfig
         >>> to_dict(MemoryConfig.best(num_basis=4))["sigmas"]
-        [0.01, 0.05]
+        [0.16666666666666666]
     """
     entries = {}
     for field in dataclasses.fields(config):

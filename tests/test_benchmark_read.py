@@ -87,7 +87,7 @@ def test_the_command_prints_a_table_and_writes_it(compiles_nothing, capsys, tmp_
     [
         (("read", "--queries", "0"), "query_pos must be at least 1, got 0"),
         (("read", "--calls", "1"), "calls must be at least 2"),
-        (("read", "--num-basis", "7"), "multiple of the number of widths"),
+        (("read", "--memory", "paper", "--num-basis", "7"), "multiple of the number of widths"),
         (("attention", "--contexts", "3"), "every context must hold the segment of 512 tokens itself, got 3 keys"),
         (("stream", "--tokens-seen", "3"), "tokens_seen must be whole segments of 128 at least"),
         (("stream", "--streamed", "100"), "streamed must be at least 896, got 100"),

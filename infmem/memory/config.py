@@ -122,11 +122,12 @@ class MemoryConfig:
         as so many can, with coefficients small enough for bfloat16. Nothing is left to draw then: a sticky memory is
         `best(contraction="sampled", sticky="stratified")`.
 
-        What each difference from `paper` is worth stands in figures/data/ablation.csv, one row and seed a training.
-        Most to the schedule ("tau .5", "tau .75", "tau .9"), the widths ("half the width", "twice the width") and the
-        interval ("whole line"); a little to padding ("zero padding") and contraction ("128 samples"). Hardly beyond the
-        intervals are the choices against "512 samples", "two widths" of the paper, "end points" and the "gate", and
-        "ridge 1" and "ridge .01" score no less: there the simpler choice is taken, or the earlier one kept.
+        What each difference from `paper` is worth stands in figures/data/ablation.csv, where one choice is changed at a
+        time. Much: the schedule (rows "tau .5", "tau .75", "tau .9"), the widths ("half the width", "twice the width")
+        and the interval ("whole line"). About .01, though the intervals overlap: no padding ("zero padding") and all of
+        the signal instead of few samples ("128 samples"). Not told from chance: all instead of many ("512 samples"),
+        one width instead of the paper's ("two widths"), midpoints ("end points"), no gate ("gate"), and the ridge
+        ("ridge 1", "ridge .01").
 
         Example:
             >>> MemoryConfig.best(num_basis=8).sigmas

@@ -146,7 +146,7 @@ def sticky_operators(
         tau: share of the past.
 
     Example:
-        >>> config = MemoryConfig.best(num_basis=4, num_samples=5, sticky="stratified")
+        >>> config = MemoryConfig.paper(num_basis=4, num_samples=5, sticky="stratified")
         >>> sticky_operators(config, torch.rand(3, 5), length=7, tau=0.75).past.shape
         torch.Size([3, 5, 4])
     """

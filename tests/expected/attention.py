@@ -37,7 +37,7 @@ def heads(values: dict) -> list[str]:
     """All scores, from the signal's coefficients by least squares, and PyTorch's divergence."""
     memory, _ = example_memory()
     centers, sigmas = memory.basis.centers.numpy(), memory.basis.sigmas.numpy()
-    where = (np.arange(1, 49) / 48)[:, None]
+    where = ((np.arange(48) + 0.5) / 48)[:, None]
     design = np.exp(-0.5 * ((where - centers) / sigmas) ** 2) / (sigmas * np.sqrt(2 * np.pi))
     rows = np.concatenate([design, np.sqrt(0.1) * np.eye(len(centers))])
     coefficients = np.linalg.lstsq(rows, np.concatenate([example_events().numpy(), np.zeros((32, 6))]), rcond=None)[0]
