@@ -15,17 +15,22 @@ from infmem.checkpoint import write_text
 from infmem.demo import MODELS
 from infmem.experiment import (
     LONGER,
+    RECALL_LENGTH,
+    RECALL_LONGER,
+    RECALLS,
     SCALES,
     SWEEP_LENGTH,
     VARIANTS,
     ablation_scores,
+    age_scores,
     has_usual_budget,
     longer_scores,
     mean_scores,
     read_lines,
     read_rows,
 )
-from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves, draw_scores
+from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves, draw_recall, draw_scores
+from infmem.presets import PRESETS
 from infmem.tasks.sorting import ReferenceLines
 
 HERE = Path(__file__).resolve().parent
@@ -123,6 +128,30 @@ def ablation() -> Figure:
     """What each change of the memory is worth."""
     lines = read_lines(HERE / "data" / "sorting_lines.csv", "small")[SWEEP_LENGTH]
     return draw_scores(ablation_scores(HERE / "data" / "ablation.csv"), lines)
+
+
+def oldest_fact_in_training() -> int:
+    """The largest age, in segments, of a fact that the last token of a training's sequence can ask for."""
+    return (RECALL_LENGTH - 1) // PRESETS["small"].segment_length
+
+
+def recall() -> Figure:
+    """Who still recalls a fact, in sequences longer than those of the training."""
+    scores = age_scores(HERE / "data" / "recall.csv", RECALL_LONGER)
+    ordered = {name: scores[name] for name in RECALLS if name in scores}
+    words = f"trained on {RECALL_LENGTH:,} tokens, asked in {RECALL_LONGER * RECALL_LENGTH:,}"
+    return draw_recall(ordered, longest_trained=oldest_fact_in_training(), title=words)
+
+
+def recall_table() -> str:
+    """The same as a table: the mean over seeds, at some ages."""
+    scores = age_scores(HERE / "data" / "recall.csv", RECALL_LONGER)
+    ages = (1, 8, oldest_fact_in_training(), 32, 64, 120)
+    lines = []
+    for name in (name for name in RECALLS if name in scores):
+        cells = [scores[name][age] for age in ages]
+        lines.append((f"{name} ({len(cells[0])})", *(f"{sum(cell) / len(cell):.2f}" for cell in cells)))
+    return table(("accuracy at an age of", *(f"{age} segments" if age > 1 else "1 segment" for age in ages)), lines)
 
 
 def timed(what: str) -> dict:
@@ -280,6 +309,7 @@ FIGURES = {
     "sorting_small.png": partial(sorting, "small", "sorting, an eighth of the paper's sizes"),
     "longer.png": longer,
     "ablation.png": ablation,
+    "recall.png": recall,
     "crossover.png": crossover_figure,
 }
 # What stands between these two lines of the README is written anew with the figures.

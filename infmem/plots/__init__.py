@@ -45,6 +45,7 @@ from infmem.plots.models import (
     draw_sinusoids,
 )
 from infmem.plots.presets import draw_readings
+from infmem.plots.recall import draw_recall
 from infmem.plots.signals import draw_signal
 from infmem.plots.sorting import draw_accuracy_by_length, draw_answers, draw_scores, draw_sequence
 from infmem.plots.sticky import draw_histogram, draw_kept_events, draw_sampling_errors, draw_sticky_update
@@ -75,6 +76,7 @@ __all__ = [
     "draw_read_back",
     "draw_reading_map",
     "draw_readings",
+    "draw_recall",
     "draw_regularizer",
     "draw_relative_shift",
     "draw_retention",
