@@ -114,7 +114,7 @@ def test_the_accuracies_of_the_readme_are_the_recorded_ones(build):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for preset in recorded:
         assert build.sorting_table(preset) in readme and build.longer_table(preset) in readme
-    assert build.depth_table() in readme and build.ablation_table() in readme
+    assert build.depth_table() in readme and build.ablation_table() in readme and build.recall_table() in readme
 
 
 @pytest.mark.parametrize(("preset", "budgets"), [("small", ("2500",)), ("full", ("3500", "700"))])
