@@ -223,7 +223,7 @@ def test_language_models_are_written_once_they_are_recorded(build, tmp_path, mon
     text = build.language_text()
     assert text.count("Not recorded yet: ") == 1 and "](figures/language.png)" in text
     assert "| infinite-former | 1,234,567 | 2 | 19.50 (18.00 to 22.00) |" in text
-    assert "- infinite-former: memory off costs +20.5 %" in text
+    assert "- infinite-former, memory off: 1.205 (1.100 to 1.311)" in text
     assert all(len(line) <= 128 or line.startswith(("|", "!")) for line in text.splitlines())
     (left,) = build.positions("language", "a title").axes[:1]
     assert len(left.lines) == 3

@@ -41,8 +41,8 @@ def test_without_a_baseline_there_is_one_panel(baseline):
 
 
 def test_nothing_recorded_is_written_into_the_picture():
-    figure = draw_perplexity_by_position({}, "gpt2")
-    assert not figure.axes and [text.get_text() for text in figure.texts] == ["Nothing is recorded yet."]
+    (axes,) = draw_perplexity_by_position({}, "gpt2").axes
+    assert [text.get_text() for text in axes.texts] == ["Nothing is recorded yet."] and not axes.lines
 
 
 def test_lines_around_a_token_keep_the_text_and_its_line_breaks():

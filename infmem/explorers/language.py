@@ -77,7 +77,7 @@ def language_memory(
         )
 
     controls = {
-        "position": int_slider("token that is read", len(tokens) - 1, first, len(tokens) - 1),
+        "position": int_slider("token that is read", max(first, len(tokens) - segment_length), first, len(tokens) - 1),
         "layer": int_slider("layer", model.config.num_layers, 1, model.config.num_layers),
         "head": int_slider("head", 1, 1, model.config.num_heads),
     }

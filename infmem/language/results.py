@@ -48,7 +48,7 @@ class Score(NamedTuple):
         """
         if math.isnan(self.value):
             return "came apart"
-        digits = 2 if self.value >= 5 else 3
+        digits = 2 if self.value >= 5 else 3 if self.high - self.low >= 0.005 else 4
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
@@ -61,6 +61,7 @@ class Results:
         scores: perplexity of each model and use of its memory.
         positions: for each model and use the ranges of positions, rows with `start`, `end`, `ppl`, `low` and `high`.
         ratios: by which factor each model's perplexity is that of the baseline.
+        worth: by which factor it rises for each model and use of its memory but `on`.
         parameters: of each model.
         about: what all trainings share, by the names of the columns.
     """
@@ -69,6 +70,7 @@ class Results:
     scores: dict[tuple[str, MemoryUse], Score]
     positions: dict[tuple[str, MemoryUse], list[dict[str, float]]]
     ratios: dict[str, Score]
+    worth: dict[tuple[str, MemoryUse], Score]
     parameters: dict[str, int]
     about: dict[str, str]
 
@@ -134,6 +136,11 @@ def read_results(folder: Path | str, experiment: ExperimentName = "language", **
         ratios={
             row["model"]: Score(*(float(row[name]) for name in ("ratio", "ratio_low", "ratio_high")), int(row["seeds"]))
             for row in compared
+        },
+        worth={
+            (model, use): _score(some, "ratio_to_on", "ratio_low", "ratio_high")
+            for (model, use), some in _by_use(rows).items()
+            if use != "on"
         },
         parameters={row["model"]: int(row["parameters"]) for row in rows},
         about={name: row[name] for row in rows[:1] for name in ABOUT},
@@ -239,14 +246,13 @@ def ratio_words(results: Results) -> list[str]:
 
 
 def memory_words(results: Results) -> list[str]:
-    """What the long-term memory is worth to each model that has one: perplexity without it, and with a foreign one.
+    """What the long-term memory is worth to each model that has one: the factor without it, and with a foreign one.
 
     Args:
         results: of an experiment.
     """
-    words = []
-    for name in results.with_memory:
-        on, *others = (results.scores[name, use].value for use in USES)
-        parts = [f"{use} costs {100 * (value / on - 1):+.1f} %" for use, value in zip(USES[1:], others, strict=True)]
-        words.append(f"{name}: memory {', '.join(parts)}")
-    return words
+    return [
+        f"{name}, memory {use}: {results.worth[name, use]} times the perplexity of memory on"
+        for name in results.with_memory
+        for use in USES[1:]
+    ]

@@ -42,7 +42,9 @@ def draw_perplexity_by_position(
     """
     figure = blank(figure, width=8, height=3.6)
     if not curves:
-        figure.text(0.5, 0.5, "Nothing is recorded yet.", ha="center", va="center", color=GREY)
+        axes = figure.add_subplot()
+        axes.axis("off")
+        axes.text(0.5, 0.5, "Nothing is recorded yet.", ha="center", va="center", color=GREY)
         return figure
     shown = baseline is not None and baseline in curves
     panels = figure.subplots(1, 2 if shown else 1, squeeze=False)[0]
