@@ -50,7 +50,9 @@ def test_lines_around_a_token_keep_the_text_and_its_line_breaks():
     pieces = list(lines_around(texts, center=2))
     assert pieces == [(0, 0, "ab", 0), (1, 0, "cd", 1), (1, 2, "ef", 2)]
     assert list(lines_around(texts, center=4)) == [(0, 0, "cd", 1), (0, 2, "ef", 2), (2, 0, "gh", 4)]
-    assert list(lines_around(texts, center=0)) == pieces
+    assert list(lines_around(texts, center=0)) == [(0, 0, "ab↵", 0), *pieces[1:]]
+    shown = [(0, 0, "ab", 0), (1, 0, "cd", 1), (1, 2, "ef", 2), (1, 4, "↵", 3), (2, 0, "↵", 3)]
+    assert list(lines_around(texts, center=3)) == shown, "a line's end that is asked for can be seen"
 
 
 def test_long_lines_are_broken():

@@ -187,7 +187,9 @@ def lines_around(
     for token in range(first, min(len(texts), center + lines * columns)):
         if token == center:
             middle = row
-        for index, part in enumerate(printable(texts[token]).split("\n")):
+        text = printable(texts[token])
+        text = text.replace("\n", "↵\n") if token == center else text  # so that it can be seen
+        for index, part in enumerate(text.split("\n")):
             if index:
                 row, column = row + 1, 0
             while part:
