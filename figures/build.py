@@ -1,4 +1,4 @@
-"""Draw the figures and write the tables of speed of the README from the numbers in figures/data: `make figures`."""
+"""Draw the figures and write tables of the README from the numbers in figures/data: `make figures`."""
 
 import csv
 import json
@@ -29,7 +29,24 @@ from infmem.experiment import (
     read_lines,
     read_rows,
 )
-from infmem.plots import draw_accuracy_by_length, draw_crossover, draw_learning_curves, draw_recall, draw_scores
+from infmem.language.results import (
+    BASELINES,
+    ExperimentName,
+    Results,
+    memory_words,
+    ratio_words,
+    read_results,
+    results_table,
+    results_words,
+)
+from infmem.plots import (
+    draw_accuracy_by_length,
+    draw_crossover,
+    draw_learning_curves,
+    draw_perplexity_by_position,
+    draw_recall,
+    draw_scores,
+)
 from infmem.presets import PRESETS
 from infmem.tasks.sorting import ReferenceLines
 
@@ -299,9 +316,45 @@ def speed_text() -> str:
         f"{streamed}{noise(stream)}.",
         stream_table(),
     )
-    wrap = partial(textwrap.fill, width=128, break_long_words=False, break_on_hyphens=False)
     return "\n\n".join(part if part.startswith("|") else wrap(part) for part in parts)
 
+
+def language(experiment: ExperimentName) -> Results:
+    """What is recorded of an experiment on language."""
+    return read_results(HERE / "data", experiment)
+
+
+def positions(experiment: ExperimentName, title: str) -> Figure:
+    """Perplexity by position of every model of an experiment on language."""
+    return draw_perplexity_by_position(language(experiment).curves(), BASELINES[experiment], title)
+
+
+def language_text() -> str:
+    """What the README says of language, from what was recorded."""
+    parts = []
+    for experiment, (name, title) in LANGUAGE.items():
+        results = language(experiment)
+        table = results_table(results)
+        if not results:
+            parts.append(f"{title[0].upper()}{title[1:]}. {table}")
+            continue
+        found = [*ratio_words(results), *memory_words(results)]
+        parts += [
+            f"![Perplexity by position in the document, {title}: {'; '.join(ratio_words(results))}.](figures/{name})",
+            f"{title[0].upper()}{title[1:]}: {results_words(results)}",
+            table,
+            "\n".join(f"- {words}" for words in found),
+        ]
+    return "\n\n".join(part if part.startswith(("|", "!", "-")) else wrap(part) for part in parts if part)
+
+
+wrap = partial(textwrap.fill, width=128, break_long_words=False, break_on_hyphens=False)
+
+# The figure of each experiment on language, drawn once something is recorded, and its title.
+LANGUAGE: dict[ExperimentName, tuple[str, str]] = {
+    "language": ("language.png", "models from scratch"),
+    "language_finetuned": ("language_finetuned.png", "a GPT-2, fine-tuned with and without a memory"),
+}
 
 FIGURES = {
     "learning_curves.png": learning_curves,
@@ -311,27 +364,42 @@ FIGURES = {
     "ablation.png": ablation,
     "recall.png": recall,
     "crossover.png": crossover_figure,
+} | {
+    name: partial(positions, experiment, title)
+    for experiment, (name, title) in LANGUAGE.items()
+    if language(experiment)
 }
 # What stands between these two lines of the README is written anew with the figures.
 BEGIN, END = "<!-- from figures/data, by `make figures` -->", "<!-- until here -->"
+BEGIN_LANGUAGE = "<!-- language, from figures/data, by `make figures` -->"
 
 
 def with_speed(readme: str) -> str:
     """The README with the recorded speed."""
-    before, found, rest = readme.partition(BEGIN)
+    return with_text(readme, BEGIN, speed_text())
+
+
+def with_language(readme: str) -> str:
+    """The README with the recorded language models."""
+    return with_text(readme, BEGIN_LANGUAGE, language_text())
+
+
+def with_text(readme: str, begin: str, text: str) -> str:
+    """The README with a text between one of the lines that begin what is written anew, and the next that ends it."""
+    before, found, rest = readme.partition(begin)
     _, found_end, after = rest.partition(END)
     if not (found and found_end):
-        raise ValueError(f"README.md must have the lines {BEGIN!r} and {END!r}: tables of speed stand between them")
-    return f"{before}{BEGIN}\n\n{speed_text()}\n\n{END}{after}"
+        raise ValueError(f"README.md must have the lines {begin!r} and {END!r}: what is recorded stands between them")
+    return f"{before}{begin}\n\n{text}\n\n{END}{after}"
 
 
 def main() -> None:
-    """Write every figure, and the tables of speed in the README."""
+    """Write every figure, and in the README the tables of speed and of language models."""
     for name, draw in FIGURES.items():
         draw().savefig(HERE / name, dpi=DOTS_PER_INCH)
         print(f"figures/{name}")
     readme = HERE.parent / "README.md"
-    write_text(readme, with_speed(readme.read_text(encoding="utf-8")))
+    write_text(readme, with_language(with_speed(readme.read_text(encoding="utf-8"))))
     print("README.md")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_language_results import write as write_recorded
 
 from infmem.evaluation import evaluate
 from infmem.experiment import Cell, mean_scores
@@ -214,7 +215,8 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     width, height = figure.get_size_inches()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "data").symlink_to(build.HERE / "data")
-    (tmp_path / "README.md").write_text(f"# Title\n{build.BEGIN}\nold\n{build.END}\nThe end\n", encoding="utf-8")
+    parts = (f"{begin}\nold\n{build.END}" for begin in (build.BEGIN, build.BEGIN_LANGUAGE))
+    (tmp_path / "README.md").write_text("\n".join(["# Title", *parts, "The end\n"]), encoding="utf-8")
     monkeypatch.setattr(build, "HERE", tmp_path / "figures")
     build.main()
     head = (tmp_path / "figures" / "one.png").read_bytes()[:24]
@@ -222,5 +224,27 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     assert [int.from_bytes(head[at : at + 4], "big") for at in (16, 20)] == [150 * width, 150 * height]
     assert capsys.readouterr().out == "figures/one.png\nREADME.md\n"
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert build.speed_text() in readme and readme.startswith("# Title\n") and readme.endswith("\nThe end\n")
+    assert build.speed_text() in readme and build.language_text() in readme
+    assert readme.startswith("# Title\n") and readme.endswith("\nThe end\n")
     assert "old" not in readme
+
+
+def test_the_language_models_of_the_readme_are_the_recorded_ones(build):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert build.with_language(readme) == readme, "`make figures` writes it anew"
+    for experiment, (name, _) in build.LANGUAGE.items():
+        assert (name in build.FIGURES) == (ROOT / "figures" / "data" / f"{experiment}.csv").exists()
+
+
+def test_language_models_are_written_once_they_are_recorded(build, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    assert build.language_text().count("Not recorded yet: ") == 2
+    write_recorded(tmp_path / "data", "language")
+    text = build.language_text()
+    assert text.count("Not recorded yet: ") == 1 and "](figures/language.png)" in text
+    assert "| infinite-former | 1,234,567 | 2 | 19.50 (18.00 to 22.00) |" in text
+    assert "- infinite-former, memory off: 1.205 (1.100 to 1.311)" in text
+    assert all(len(line) <= 128 or line.startswith(("|", "!")) for line in text.splitlines())
+    (left,) = build.positions("language", "a title").axes[:1]
+    assert len(left.lines) == 3

@@ -13,6 +13,7 @@ from infmem.exercises import (
     compression,
     contraction,
     cost,
+    language,
     microscope,
     models,
     presets,
@@ -37,6 +38,7 @@ ALL: dict[str, Exercise] = {
     **sorting.EXERCISES,
     **microscope.EXERCISES,
     **cost.EXERCISES,
+    **language.EXERCISES,
 }
 
 

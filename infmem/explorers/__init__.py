@@ -9,6 +9,7 @@ from infmem.explorers.base import Explorer
 from infmem.explorers.compression import compression
 from infmem.explorers.contraction import contraction, forgetting
 from infmem.explorers.cost import cost
+from infmem.explorers.language import language_memory
 from infmem.explorers.learning_curves import learning_curves
 from infmem.explorers.microscope import microscope
 from infmem.explorers.models import receptive_fields, segments
@@ -29,6 +30,7 @@ ALL = {
     "segments": segments,
     "learning_curves": learning_curves,
     "microscope": microscope,
+    "language_memory": language_memory,
     "cost": cost,
 }
 

@@ -26,6 +26,7 @@ from infmem.plots.contraction import (
 )
 from infmem.plots.cost import draw_crossover, draw_stream
 from infmem.plots.exercises import draw_target
+from infmem.plots.language import draw_perplexity_by_position, draw_places
 from infmem.plots.learning_curves import LINE_NAMES, draw_learning_curves, moving_average
 from infmem.plots.microscope import (
     draw_densities,
@@ -71,6 +72,8 @@ __all__ = [
     "draw_list_and_line",
     "draw_memories",
     "draw_microscope",
+    "draw_perplexity_by_position",
+    "draw_places",
     "draw_powers",
     "draw_reach",
     "draw_read_back",
