@@ -169,7 +169,7 @@ def tune(
     )
     optimizer, state = _optimizer(reader, config), reader.train().empty(config.batch_size)
     rates, sticky = [group["lr"] for group in optimizer.param_groups], generator_for(device, config.seed, "sticky")
-    hidden = True if progress is False else None
+    hidden = None if progress is None else not progress
     with tqdm(total=config.steps, desc="gpt2", unit="step", disable=hidden) as bar, torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "dropout"))
         for step in range(config.steps):
