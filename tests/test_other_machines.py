@@ -1,5 +1,6 @@
 """On other machines: without the optional packages, and twice on one with the same seed."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -7,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save
+from tiny import recall_config, tiny_config
+
+from infmem import cli
+from infmem.run import Run
 
 HERE = Path(__file__).resolve().parent
 # What the extras bring; None in their place is what Python finds where they are not installed.
@@ -53,11 +59,9 @@ def test_without_the_extras_all_can_be_imported_but_what_is_about_gpt2_and_that_
     ],
 )
 def test_a_command_that_lacks_its_package_says_what_to_install(package, arguments, tmp_path, monkeypatch, capsys):
-    from infmem import cli
-
     (tmp_path / "texts").mkdir()
     for number in range(20):
-        (tmp_path / "texts" / f"{number}.txt").write_text("A text about the weather.\n" * 9)
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"It rained for {number} days.\n" * 9)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
     assert cli.main(["language", *(part.format(folder=tmp_path / "texts") for part in arguments)]) == 2
@@ -77,25 +81,20 @@ def test_a_script_that_lacks_its_package_says_what_to_install(script, package, e
     assert done.stderr == f"this needs the package {package}: pip install 'infmem[{extra}]'\n"
 
 
-TRAIN = """
-import hashlib, json, sys
-from safetensors.torch import save
-from infmem.run import Run
-from tiny import recall_config, tiny_config
-digests = {}
-for name, config in {"sticky": tiny_config, "most_used": tiny_config, "infinite-former": recall_config}.items():
-    for seed in (0, 1):
-        run = Run(config(name, seed=seed), None)
-        losses = [float(run.train_step()["loss"]) for _ in range(3)]
-        digests[f"{name} {seed}"] = losses, hashlib.sha256(save(run.model.state_dict())).hexdigest()
-json.dump(digests, sys.stdout)
-"""
+def numbers() -> dict[str, list]:
+    """Losses, and a digest of the weights, of short trainings in which all kinds of things are drawn."""
+    trained = {}
+    for name, config in {"sticky": tiny_config, "most_used": tiny_config, "infinite-former": recall_config}.items():
+        for seed in (0, 1):
+            run = Run(config(name, seed=seed), None)
+            losses = [float(run.train_step()["loss"]) for _ in range(2)]
+            trained[f"{name}, seed {seed}"] = [losses, hashlib.sha256(save(run.model.state_dict())).hexdigest()]
+    return trained
 
 
 def test_the_same_seed_gives_the_same_numbers_twice_and_another_seed_others():
-    """In two processes, which put sets and dictionaries of words in different orders."""
-    first, second = (python(TRAIN, PYTHONHASHSEED=seed) for seed in "12")
-    assert not first.returncode, first.stderr
-    digests = json.loads(first.stdout)
-    assert digests == json.loads(second.stdout)
-    assert len(digests) == len(set(map(str, digests.values()))) == 6
+    """In two processes, which put sets of words in different orders."""
+    here = numbers()
+    there = python("import json, test_other_machines as here; print(json.dumps(here.numbers()))", PYTHONHASHSEED="1")
+    assert here == json.loads(there.stdout), there.stderr
+    assert len(here) == len(set(map(str, here.values()))) == 6
