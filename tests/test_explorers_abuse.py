@@ -135,7 +135,7 @@ def test_what_is_no_value_is_refused_or_told_and_the_explorer_goes_on(name):
         if isinstance(control, widgets.FloatSlider):
             control.value = math.nan
             assert explorer.sentence == f"This choice is not possible: {control.description} must be a number, got nan"
-        if isinstance(control, widgets.Dropdown | widgets.SelectionSlider):
+        if isinstance(control, widgets.Dropdown):
             control.value = None
             assert explorer.sentence == f"This choice is not possible: {control.description}: nothing is chosen"
         assert explorer.image.value == picture
