@@ -5,16 +5,21 @@ call changes nothing but the progress bars of the cells that train, and a differ
 reader sees.
 """
 
+import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nbformat
 import tyro
-from nbclient import NotebookClient
-from nbformat import NotebookNode
 
 from infmem.checkpoint import write_text
+
+try:
+    import nbformat
+    from nbclient import NotebookClient
+    from nbformat import NotebookNode
+except ImportError as error:
+    sys.exit(f"this needs the package {error.name}: pip install 'infmem[notebooks]'")
 
 HERE = Path(__file__).resolve().parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"torch": "pytorch-cpu"}
@@ -36,8 +37,8 @@ def conda_requirements() -> dict[str, SpecifierSet]:
     return {r.name: r.specifier for r in parsed}
 
 
-def pins() -> list[Requirement]:
-    lines = (line.partition("#")[0].strip() for line in read("constraints.txt").splitlines())
+def pins(name: str = "constraints.txt") -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in read(name).splitlines())
     return [Requirement(line) for line in lines if line]
 
 
@@ -92,11 +93,21 @@ def test_constraints_pin_each_direct_dependency_within_its_bound(name: str, want
     assert wanted.contains(specifier.version)
 
 
-def test_constraints_are_exact_portable_and_unique() -> None:
-    for pin in pins():
+@pytest.mark.parametrize("name, wanted", requirements().items())
+def test_the_oldest_constraints_pin_each_dependency_to_its_bound(name: str, wanted: SpecifierSet) -> None:
+    (bound,) = wanted
+    (pinned,) = (pin for pin in pins("constraints-oldest.txt") if canonicalize_name(pin.name) == name)
+    (specifier,) = pinned.specifier
+    assert bound.operator == ">=" and specifier.operator == "=="
+    assert Version(specifier.version) == Version(bound.version), f"{name}: test the bound that is declared"
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
+def test_constraints_are_exact_portable_and_unique(file: str) -> None:
+    for pin in pins(file):
         assert re.fullmatch(r"==[\w.]+", str(pin.specifier)), f"{pin}: write ==VERSION, without a suffix such as +cpu"
         assert pin.url is None and pin.marker is None and not pin.extras, str(pin)
-    repeated = [name for name, count in Counter(canonicalize_name(pin.name) for pin in pins()).items() if count > 1]
+    repeated = [name for name, count in Counter(canonicalize_name(pin.name) for pin in pins(file)).items() if count > 1]
     assert not repeated
 
 
@@ -122,6 +133,8 @@ def test_make_and_the_workflow_know_the_oldest_python() -> None:
     assert f"infmem needs Python {oldest} or newer" in read("Makefile")
     workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
     assert oldest in workflow["jobs"]["tested-versions"]["strategy"]["matrix"]["python"]
+    steps = workflow["jobs"]["oldest-versions"]["steps"]
+    assert {"python-version": oldest} in [step.get("with") for step in steps]
 
 
 def test_every_makefile_target_is_phony_and_explained() -> None:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from infmem.plots.style import blank
+from infmem.validation import require
 
 WIDE = {"description_width": "14em"}
 LAYOUT = {"width": "36em"}
@@ -65,6 +67,10 @@ class Explorer(widgets.VBox):
         """Draw picture and sentence for the controls' values."""
         blank(self._figure)
         try:
+            for control in self.controls.values():
+                require(control.value is not None, f"{control.description}: nothing is chosen")
+                is_finite = not isinstance(control.value, float) or math.isfinite(control.value)
+                require(is_finite, f"{control.description} must be a number, got {control.value}")
             sentence, self.failed = self._show(self._figure, **self.values), False
         except ValueError as error:  # the library says what it expected, what came and what to do
             sentence, self.failed = f"This choice is not possible: {error}", True
@@ -72,6 +78,15 @@ class Explorer(widgets.VBox):
             self.image.value = to_png(self._figure)
         self.sentence = " ".join(sentence.split())
         self.caption.value = f'<div role="status" style="max-width: 48em">{html.escape(self.sentence)}</div>'
+
+    def close(self) -> None:
+        """Remove the explorer and all its parts, which ipywidgets would keep, with what they draw, until the end."""
+        for part in self.children:
+            for widget in (getattr(part, "style", None), part.layout, part):
+                if widget is not None:
+                    widget.close()
+        self.layout.close()
+        super().close()
 
     def _repr_mimebundle_(self, **options) -> dict[str, Any]:
         """The live widget, and for readers without a kernel the picture and the sentence as they are now."""

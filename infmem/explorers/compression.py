@@ -101,6 +101,8 @@ def _memory(compression: str, length: int, rate: int) -> CompressedMemory:
 def remembered(compression: str, num_read: int, memory_length: int, length: int, rate: int) -> CompressedState:
     """The compressed memory that a segment finds, written segment by segment as the model does it.
 
+    If `num_read` is no whole number of segments, the first one is the shorter.
+
     Example:
         >>> remembered("mean_pool", num_read=16, memory_length=4, length=8, rate=4).compressed.shape
         torch.Size([1, 3, 4])
@@ -110,7 +112,7 @@ def remembered(compression: str, num_read: int, memory_length: int, length: int,
     got = usage(signal)[None]
     memory, left = _memory(compression, length, rate), 0
     state = memory.empty(batch=1)
-    for before in range(0, num_read + 1, SEGMENT):
+    for before in range(num_read % SEGMENT, num_read + 1, SEGMENT):
         leaves = before - places(before, memory_length, length, rate).short_term
         if leaves > left:
             state = memory.write(numbered[:, left:leaves], state._replace(usage=got[:, left:before]))

@@ -3,6 +3,9 @@
 A GPT-2 is put behind the interface of this package's models, so that rows, evaluation and tables are the same.
 """
 
+from infmem.gpt2 import InfiniteGPT2  # first: where transformers is missing, it says how to get it
+
+# isort: split
 import copy
 import dataclasses
 import time
@@ -17,7 +20,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from infmem.gpt2 import InfiniteGPT2
 from infmem.language.reading import Reader, cut
 from infmem.language.sizes import STICKY, TunedMemory
 from infmem.language.training import read_segment

@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 
 import tyro
-from nbgrader.apps import NbGraderAPI
 from traitlets.config import Config, PyFileConfigLoader
+
+try:
+    from nbgrader.apps import NbGraderAPI
+except ImportError:
+    sys.exit("this needs the package nbgrader: pip install 'infmem[grading]'")
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = "nbgrader_config.py"
