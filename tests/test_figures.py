@@ -215,7 +215,7 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     width, height = figure.get_size_inches()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "data").symlink_to(build.HERE / "data")
-    parts = (f"{begin}\nold\n{build.END}" for begin in (build.BEGIN, build.BEGIN_LANGUAGE))
+    parts = (f"{begin}\nof yesterday\n{build.END}" for begin in (build.BEGIN, build.BEGIN_LANGUAGE))
     (tmp_path / "README.md").write_text("\n".join(["# Title", *parts, "The end\n"]), encoding="utf-8")
     monkeypatch.setattr(build, "HERE", tmp_path / "figures")
     build.main()
@@ -226,7 +226,7 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert build.speed_text() in readme and build.language_text() in readme
     assert readme.startswith("# Title\n") and readme.endswith("\nThe end\n")
-    assert "old" not in readme
+    assert "of yesterday" not in readme
 
 
 def test_the_language_models_of_the_readme_are_the_recorded_ones(build):
