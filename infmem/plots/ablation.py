@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from infmem.plots.style import BLACK, CYCLE, blank, tidy
 
@@ -48,6 +49,7 @@ def draw_ablation(
     left.set_xlabel("accuracy, with the interval of every seed")
     right.axvline(marked, color="0.6", linewidth=1, zorder=0)
     right.set(yscale="log", xlabel="age in updates", title=what)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.minorticks_off()  # a logarithmic axis has many, and each takes time
     for axes in (left, right):
         tidy(axes)
