@@ -26,6 +26,7 @@ from infmem.experiment import (
     longer_scores,
     mean_scores,
     num_missing,
+    read_errors,
     read_rows,
     recall_cells,
     record_lines,
@@ -264,6 +265,12 @@ def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path
     errors = read_table(tmp_path / "memory_errors.csv", ERROR_FIELDS)
     assert [int(row["age"]) for row in errors] == [*range(17), *range(17)]
     assert all(0 < float(row["token"]) and 0 <= float(row["whole_mean"]) for row in errors)
+    by_change = read_errors(tmp_path / "memory_errors.csv")
+    assert list(by_change) == ["best", "sticky, iid"]
+    for name, found in by_change.items():
+        rows = [row for row in errors if row["change"] == name]
+        for field in found._fields:
+            assert getattr(found, field).tolist() == [float(row[field]) for row in rows]
 
 
 def test_scores_are_means_over_seeds_of_the_usual_budget(tmp_path):

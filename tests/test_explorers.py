@@ -8,6 +8,8 @@ from expected import EXPECTED
 from matplotlib.figure import Figure
 
 from infmem import explorers
+from infmem.experiment import ABLATIONS
+from infmem.explorers.ablations import CHANGES
 from infmem.explorers.base import Explorer, int_slider
 
 
@@ -85,3 +87,12 @@ def test_an_impossible_choice_is_told_in_a_sentence_and_the_picture_stays():
     explorer.controls["height"].value = 2
     assert not explorer.failed and explorer.image.value != before
     assert "2 &lt; 4" in explorer.caption.value
+
+
+def test_every_recorded_change_can_be_chosen_and_missing_records_are_told_in_a_sentence(tmp_path):
+    assert {"best", *(name for names in CHANGES.values() for name in names)} == set(ABLATIONS)
+    explorer = explorers.ablations(folder=tmp_path)
+    assert explorer.failed and "best, tau .5, tau .75, tau .9 should be recorded in" in explorer.sentence
+    assert explorers.ablations("stickiness").values["group"] == "stickiness"
+    with pytest.raises(ValueError, match=r"group must be one of schedule, contraction, .*, got 'sticky'"):
+        explorers.ablations("sticky")

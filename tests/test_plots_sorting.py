@@ -4,7 +4,7 @@ import torch
 
 from infmem import trained
 from infmem.explorers.learning_curves import recorded_lines, recorded_scores
-from infmem.plots import draw_accuracy_by_length, draw_answers, draw_scores, draw_sequence
+from infmem.plots import draw_ablation, draw_accuracy_by_length, draw_answers, draw_scores, draw_sequence
 from infmem.plots.learning_curves import LINE_NAMES, LINE_STYLES, VARIANTS, model_style
 from infmem.plots.style import MODEL_COLORS
 from infmem.tasks.sorting import ReferenceLines
@@ -80,6 +80,22 @@ def test_scores_are_ordered_and_keep_their_intervals():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sticky", "none", "gate"]
     assert [bar.get_width() for bar in axes.patches] == [0.2, 0.5, 0.7]
     assert {line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2} >= {0.18, LINES[101].exact_counts}
+
+
+def test_changed_memories_stand_below_the_usual_one_with_intervals_and_errors_of_their_own():
+    scores = [{"name": n, "accuracy": a, "ci95": 0.01 * a} for n, a in (("best", 0.9), ("gate", 0.7), ("sticky", 0.3))]
+    errors = {"sticky": [3.0, 5.0], "best": [0.2, 0.1], "gate": [0.7, 0.5], "not shown": [1.0, 1.0]}
+    left, right = draw_ablation(scores, errors, marked=1, what="off").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["best", "gate", "sticky"]
+    assert left.get_ylim()[0] > left.get_ylim()[1], "the usual one is above"
+    for place, (row, bars) in enumerate(zip(scores, left.containers, strict=True)):
+        middle, _, (segments,) = bars.lines
+        assert (middle.get_xdata()[0], middle.get_ydata()[0]) == (row["accuracy"], place)
+        ends = segments.get_segments()[0][:, 0]
+        np.testing.assert_allclose(ends, [row["accuracy"] - row["ci95"], row["accuracy"] + row["ci95"]])
+    *curves, mark = right.lines
+    assert [curve.get_ydata().tolist() for curve in curves] == [errors[row["name"]] for row in scores]
+    assert mark.get_xdata()[0] == 1 and right.get_yscale() == "log" and right.get_title() == "off"
 
 
 def test_models_look_the_same_in_every_picture_and_differ_from_each_other():

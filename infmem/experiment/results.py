@@ -131,6 +131,19 @@ def record_errors(path: Path, num_updates: int = 16) -> None:
     write_table(path, ERROR_FIELDS, rows)
 
 
+def read_errors(path: Path) -> dict[str, MemoryErrors]:
+    """What `record_errors` has written: by the name of each change, its errors by age.
+
+    Example:
+        >>> read_errors(Path("there-is-no-such-file.csv"))
+        {}
+    """
+    errors: dict[str, list[list[float]]] = {}
+    for row in read_table(path, ERROR_FIELDS, "the file of errors of an experiment"):
+        errors.setdefault(row["change"], []).append([float(row[name]) for name in MemoryErrors._fields])
+    return {name: MemoryErrors(*torch.tensor(rows, dtype=torch.float64).mT) for name, rows in errors.items()}
+
+
 def _digits(value: Tensor) -> str:
     return f"{value.item():.4g}"
 

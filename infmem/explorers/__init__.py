@@ -4,6 +4,7 @@ They are made of core ipywidgets and the pictures of `infmem.plots`, work from t
 where there is no kernel.
 """
 
+from infmem.explorers.ablations import ablations
 from infmem.explorers.attention import continuous_attention, heads
 from infmem.explorers.base import Explorer
 from infmem.explorers.compression import compression
@@ -29,6 +30,7 @@ ALL = {
     "compression": compression,
     "segments": segments,
     "learning_curves": learning_curves,
+    "ablations": ablations,
     "microscope": microscope,
     "language_memory": language_memory,
     "cost": cost,

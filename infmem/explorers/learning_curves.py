@@ -98,6 +98,6 @@ def _outcome(name: str, rows: list[dict], smoothing: int, lines: ReferenceLines)
     )
     above = steps[accuracy > lines.receptive_field]
     when = f"its curve passed what a Transformer-XL can count at step {above[0]:.0f}" if len(above) else (
-        f"its curve ends at {accuracy[-1]:.3f}"
+        f"its curve ends at {round(accuracy[-1], 9):.3f}"
     )  # fmt: skip
     return f"{name} scores {score['accuracy']:.3f} ± {score['ci95']:.3f} on fresh sequences, {best}; {when}."

@@ -3,6 +3,7 @@
 Each takes a `figure` to draw into again; None makes a new one.
 """
 
+from infmem.plots.ablation import draw_ablation
 from infmem.plots.attention import (
     draw_gaussian_reads,
     draw_heads,
@@ -53,6 +54,7 @@ from infmem.plots.sticky import draw_histogram, draw_kept_events, draw_sampling_
 
 __all__ = [
     "LINE_NAMES",
+    "draw_ablation",
     "draw_accuracy_by_length",
     "draw_answers",
     "draw_compressed_view",

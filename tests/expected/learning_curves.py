@@ -30,7 +30,7 @@ def learning_curves(values: dict) -> list[str]:
         width = values["smoothing"] // 10
         means = {rows[i][0]: np.mean([a for _, a in rows[i - width + 1 : i + 1]]) for i in range(width - 1, len(rows))}
         passed = [step for step, mean in means.items() if mean > 0.3918]
-        pieces.append(f"at step {passed[0]}." if passed else f"its curve ends at {means[rows[-1][0]]:.3f}.")
+        pieces.append(f"at step {passed[0]}." if passed else f"its curve ends at {round(means[rows[-1][0]], 9):.3f}.")
     return pieces
 
 
