@@ -89,9 +89,8 @@ def microscope() -> Explorer:
         # In the answering segment the queries that answer are those from the separator on.
         first = max(0, length - step.start) if step.start + segment_length > length else 0
         mu, sigma_sq = (part[0, head - 1, first:].double() for part in (seen.mu, seen.sigma_sq))
-        basis = model.long_term_memories[0].basis.to(torch.float64)
-        unit_interval = model.config.memory.interval == "unit"
-        weights = (basis.expectation(mu, sigma_sq, unit_interval=unit_interval) @ operator.mT).mean(0)
+        basis, cut = model.long_term_memories[0].basis.to(torch.float64), model.config.memory.interval == "unit"
+        weights = (basis.expectation(mu, sigma_sq, unit_interval=cut) @ operator.mT).mean(0)
         pictures = {"symbols decoded from layer 1's memory": decoded, "true shares around the same token": true}
         draw_microscope((mu, sigma_sq), pictures, weights, edges, segment_length, figure=figure)
         mean = mu.mean()
