@@ -66,12 +66,13 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
 
 def sticky_config():
     config = tiny_config(steps=6)
-    memory = dataclasses.replace(config.model.memory, sticky="stratified", num_bins=7)
+    memory = dataclasses.replace(config.model.memory, contraction="sampled", sticky="stratified", num_bins=7)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
 
 
 def sticky_recall_config():
-    return recall_config(memory_options={"sticky": "iid", "placement": "even", "num_bins": 7}, steps=6)
+    sticky = {"contraction": "sampled", "sticky": "iid", "placement": "even", "num_bins": 7}
+    return recall_config(memory_options=sticky, steps=6)
 
 
 @pytest.mark.parametrize(
