@@ -66,7 +66,7 @@ def ablations(group: str = "schedule", folder: Path | str = RECORDED) -> Explore
 
     controls = {
         "group": choice("what is changed", group, list(CHANGES)),
-        "measure": choice("what is asked of the memory", next(iter(MEASURES)), list(MEASURES)),
+        "measure": choice("what is read back", next(iter(MEASURES)), list(MEASURES)),
         "age": int_slider("age in updates", 8, 0, 16),
     }
     return Explorer("What each choice is worth", show, controls, size=(8.5, 3.2))
