@@ -30,7 +30,6 @@ from infmem.experiment import (
     read_rows,
 )
 from infmem.language.results import (
-    BASELINES,
     ExperimentName,
     Results,
     memory_words,
@@ -48,6 +47,7 @@ from infmem.plots import (
     draw_scores,
 )
 from infmem.presets import PRESETS
+from infmem.tables import markdown_table
 from infmem.tasks.sorting import ReferenceLines
 
 HERE = Path(__file__).resolve().parent
@@ -67,11 +67,6 @@ def learning_curves() -> Figure:
     return draw_learning_curves({model: recorded(demo / f"{model}.csv") for model in MODELS}, ReferenceLines(**lines))
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
-
-
 def sorting_table(preset: str) -> str:
     """The same as a table in Markdown, with the number of seeds; a dash where a cell is not recorded yet."""
     return scores_table(mean_scores(HERE / "data" / "sorting.csv", preset), long_lines() if preset == "full" else ())
@@ -85,7 +80,7 @@ def scores_table(rows: Sequence[dict], more: Iterable[Sequence[str]] = ()) -> st
     for name in sorted({name for name, _ in scores}, key=list(VARIANTS).index):
         cells = [scores.get((name, length)) for length in lengths]
         lines.append((name, *(f"{cell['accuracy']:.3f} ({cell['seeds']})" if cell else "–" for cell in cells)))
-    return table(("", *(f"{length:,} symbols" for length in lengths)), [*lines, *more])
+    return markdown_table(("", *(f"{length:,} symbols" for length in lengths)), [*lines, *more])
 
 
 def long_lines() -> list[tuple[str, ...]]:
@@ -113,7 +108,7 @@ def ablation_table() -> str:
         (row["name"], f"{row['accuracy']:.3f} ± {row['ci95']:.3f} ({row['seeds']})", f"{row['accuracy'] - usual:+.3f}")
         for row in sorted(scores, key=lambda row: -row["accuracy"])
     ]
-    return table(("changed", "accuracy", "difference"), lines)
+    return markdown_table(("changed", "accuracy", "difference"), lines)
 
 
 def depth_table() -> str:
@@ -126,7 +121,7 @@ def depth_table() -> str:
         "even attention": "even_attention",
     }
     lines = [(words, *(f"{float(row[column]):.3f}" for row in rows)) for words, column in columns.items()]
-    return table(("", *(f"{row['num_layers']} layers" for row in rows)), lines)
+    return markdown_table(("", *(f"{row['num_layers']} layers" for row in rows)), lines)
 
 
 def sorting(preset: str, title: str) -> Figure:
@@ -152,23 +147,28 @@ def oldest_fact_in_training() -> int:
     return (RECALL_LENGTH - 1) // PRESETS["small"].segment_length
 
 
+def recall_scores() -> dict[str, dict[int, list[float]]]:
+    """Accuracy by age of the fact, in sequences longer than those of the training: of each, and of every seed."""
+    scores = age_scores(HERE / "data" / "recall.csv", RECALL_LONGER)
+    return {name: scores[name] for name in RECALLS if name in scores}
+
+
 def recall() -> Figure:
     """Who still recalls a fact, in sequences longer than those of the training."""
-    scores = age_scores(HERE / "data" / "recall.csv", RECALL_LONGER)
-    ordered = {name: scores[name] for name in RECALLS if name in scores}
     words = f"trained on {RECALL_LENGTH:,} tokens, asked in {RECALL_LONGER * RECALL_LENGTH:,}"
-    return draw_recall(ordered, longest_trained=oldest_fact_in_training(), title=words)
+    return draw_recall(recall_scores(), longest_trained=oldest_fact_in_training(), title=words)
 
 
 def recall_table() -> str:
     """The same as a table: the mean over seeds, at some ages."""
-    scores = age_scores(HERE / "data" / "recall.csv", RECALL_LONGER)
     ages = (1, 8, oldest_fact_in_training(), 32, 64, 120)
     lines = []
-    for name in (name for name in RECALLS if name in scores):
-        cells = [scores[name][age] for age in ages]
+    for name, by_age in recall_scores().items():
+        cells = [by_age[age] for age in ages]
         lines.append((f"{name} ({len(cells[0])})", *(f"{sum(cell) / len(cell):.2f}" for cell in cells)))
-    return table(("accuracy at an age of", *(f"{age} segments" if age > 1 else "1 segment" for age in ages)), lines)
+    return markdown_table(
+        ("accuracy at an age of", *(f"{age} segments" if age > 1 else "1 segment" for age in ages)), lines
+    )
 
 
 def timed(what: str) -> dict:
@@ -207,7 +207,7 @@ def read_table() -> str:
         forward, both = (rows[begins, form, name] for name in PASSES)
         times = [f"{row['milliseconds']:.3f} ({row['floor_milliseconds']:.3f})" for row in (forward, both)]
         lines.append((f"from {begins}: {form}", *times, f"{both['peak_mib']:,.0f}"))
-    return table(("a read", "forward, ms (floor)", "and backward, ms (floor)", "most memory, MiB"), lines)
+    return markdown_table(("a read", "forward, ms (floor)", "and backward, ms (floor)", "most memory, MiB"), lines)
 
 
 def attention_table() -> str:
@@ -222,7 +222,7 @@ def attention_table() -> str:
             times = {row["pass"]: f"{row['milliseconds']:.3f}" for row in same}
             seen = "any number of tokens" if key_pos is None else f"{key_pos:,} keys"
             lines.append((f"{what}, {seen}, {precision}", *(times[name] for name in PASSES)))
-    return table(("a segment's step", "forward, ms", "and backward, ms"), lines)
+    return markdown_table(("a segment's step", "forward, ms", "and backward, ms"), lines)
 
 
 def stream_table() -> str:
@@ -237,7 +237,7 @@ def stream_table() -> str:
         ]
         first, last = (cells[n]["state_bytes"] / 1e6 for n in (counts[0], counts[-1]))
         lines.append((model, *times, f"{first:,.1f}" if first == last else f"{first:,.1f} to {last:,.0f}"))
-    return table(("", *(f"{count:,}" for count in counts), "state, MB"), lines)
+    return markdown_table(("", *(f"{count:,}" for count in counts), "state, MB"), lines)
 
 
 def meeting(memory: str, attention: str) -> str:
@@ -275,7 +275,7 @@ def training_table() -> str:
         plain, fast = rows[preset, model, "eager"], rows[preset, model, "fast"]
         speed = f"{fast['tokens_per_second'] / 1e6:.1f} million"
         lines.append((f"{preset}, {model}", f"{plain['milliseconds']:.2f}", f"**{fast['milliseconds']:.2f}**", speed))
-    return table(("", "plain", "fast", "symbols per second, fast"), lines)
+    return markdown_table(("", "plain", "fast", "symbols per second, fast"), lines)
 
 
 def cpu_words() -> str:
@@ -326,7 +326,8 @@ def language(experiment: ExperimentName) -> Results:
 
 def positions(experiment: ExperimentName, title: str) -> Figure:
     """Perplexity by position of every model of an experiment on language."""
-    return draw_perplexity_by_position(language(experiment).curves(), BASELINES[experiment], title)
+    results = language(experiment)
+    return draw_perplexity_by_position(results.curves(), results.baseline, title)
 
 
 def language_text() -> str:

@@ -1,4 +1,4 @@
-"""Tables of recorded numbers, as CSV files with fixed columns, written whole or not at all."""
+"""Tables of recorded numbers: CSV files with fixed columns, written whole or not at all, and Markdown to show them."""
 
 import csv
 import io
@@ -10,6 +10,22 @@ from infmem.checkpoint import write_text
 from infmem.validation import require
 
 CURVE_FIELDS = ("step", "loss", "accuracy")
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown.
+
+    Args:
+        head: names of the columns.
+        lines: the cells of each line.
+
+    Example:
+        >>> print(markdown_table(["model", "accuracy"], [["window", ".2"]]))
+        | model | accuracy |
+        | --- | --- |
+        | window | .2 |
+    """
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
 
 
 def read_table(path: Path, fields: Sequence[str], what: str = "this table") -> list[dict[str, str]]:

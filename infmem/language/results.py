@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from infmem.language.cells import KEY
 from infmem.language.evaluation import MemoryUse
 from infmem.language.experiment import COMPARED_FIELDS, FIELDS, POSITION_FIELDS
-from infmem.tables import read_table
+from infmem.tables import markdown_table, read_table
 from infmem.validation import require
 
 ExperimentName = Literal["language", "language_finetuned"]
@@ -202,13 +202,13 @@ def results_table(results: Results) -> str:
     if not results:
         return f"Not recorded yet: `{COMMANDS[results.experiment]}` does it."
     head = ("model", "parameters", "seeds", *(f"memory {use}" for use in USES), f"relative to {results.baseline}")
-    lines = [head, ("---",) * len(head)]
+    lines = []
     for name in results.models:
         scores = [results.scores.get((name, use)) for use in USES]
         ratio = "1" if name == results.baseline else results.ratios.get(name, "–")
         cells = ["–" if score is None else str(score) for score in scores]
         lines.append((name, f"{results.parameters[name]:,}", str(scores[0].seeds), *cells, str(ratio)))
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return markdown_table(head, lines)
 
 
 def results_words(results: Results) -> str:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from infmem.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, blank, tidy
 from infmem.tasks.recall import CHANCE
 
-# Colour says where samples are drawn and put, dashes what they are drawn from; models without such a memory are grey.
+# Colour says how samples are drawn and where they are put, dashes in which memory: the paper's, or that of `sampled`.
 STYLES: dict[str, tuple[str, str]] = {
     "paper": (BLUE, "--"),
     "sampled": (BLUE, "-"),
