@@ -18,7 +18,7 @@ from infmem.explorers import base
 from infmem.explorers.base import Explorer
 
 # What may come when all moves are made once again: objects, by caches that go by age (64 were measured; of one picture
-# that is kept there are thousands), and MiB of the process after 500 pictures.
+# that is kept there are thousands), and MiB of the process after 500 pictures, a guess that is far below 500 pictures.
 MORE_OBJECTS, MORE_MIB = 500, 15.0
 
 Moves = list[tuple[str, object]]
