@@ -2,7 +2,7 @@
 
 Text is read in segments. Each block's memory is read with the vectors that enter its self-attention, and at the end of
 the segment it is written with the same vectors. What is read passes a projection that is zero at first, so the model
-begins as the GPT-2 that it was made from, to the last bit.
+begins as the GPT-2 that it was made from, to the last bit; so does one that shares the projections of self-attention.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from infmem.config import from_dict, to_dict
-from infmem.memory import LongTermMemory, MemoryConfig, MemoryState
+from infmem.memory import LongTermMemory, MemoryConfig, MemoryState, Projections
 from infmem.validation import require
 
 try:
@@ -77,7 +77,8 @@ class InfiniteGPT2Attention(GPT2Attention):
         self.long_term = LongTermMemory(config.n_embd, config.n_head, config.memory_config)
         for linear in (part for part in self.long_term.children() if isinstance(part, nn.Linear)):
             linear.initial_std = linear.weight.shape[1] ** -0.5
-        self.long_term.out.initial_std = 0.0
+        if self.long_term.out is not None:
+            self.long_term.out.initial_std = 0.0
 
     def forward(self, hidden_states: Tensor, *args, reading: Pass | None = None, **kwargs) -> tuple:
         """As GPT-2's, plus what the memory gives; `reading` carries it."""
@@ -87,11 +88,17 @@ class InfiniteGPT2Attention(GPT2Attention):
             reading.entered.append(hidden_states.detach())
             if bool(state.num_tokens.any()):
                 query = hidden_states if config.own_query else self._query(hidden_states)
-                read, state, about = self.long_term(query, None, state)
+                read, state, about = self.long_term(query, None, state, projections=self._shared_projections())
                 output = output + self.resid_dropout(read).to(output.dtype)
                 reading.regularizer = reading.regularizer + config.kl_weight * about.kl.mean()
             reading.found.append(state)
         return output, *others
+
+    def _shared_projections(self) -> Projections | None:
+        if self.long_term.config.projections == "own":
+            return None
+        _, key, value = self.c_attn.weight.T.chunk(3)
+        return Projections(key, value, self.c_proj.weight.T)
 
     def _query(self, hidden_states: Tensor) -> Tensor:
         return self.c_attn(hidden_states).split(self.split_size, dim=2)[0]
@@ -116,6 +123,8 @@ class InfiniteGPT2Model(GPT2Model):
         super()._init_weights(module)
         if hasattr(module, "initial_std"):
             init.normal_(module.weight, std=module.initial_std)
+        if isinstance(module, LongTermMemory) and module.head_scale is not None:
+            init.zeros_(module.head_scale)
 
 
 @dataclass

@@ -145,7 +145,8 @@ def trace(model: InfiniteFormer, tokens: Tensor, segment_length: int) -> list[li
                 if memory.num_tokens.any():
                     own = model.config.memory.own_query
                     query = hidden if own else attention(hidden, recent, *biases).query
-                    reading = model.long_term_memories[layer].read(query, memory)[1]
+                    projections = model.shared_projections(layer)
+                    reading = model.long_term_memories[layer].read(query, memory, projections=projections)[1]
                     mu, sigma = reading.mu[0], reading.sigma_sq[0].sqrt()
                 layers.append(LayerTrace(weights, mu, sigma))
                 hidden = model.layer(layer, hidden, recent, memory).hidden

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from infmem.language.reading import Reader, cut
-from infmem.language.sizes import STICKY, TunedMemory
+from infmem.language.sizes import CHOSEN, OWN, STICKY, TunedMemory
 from infmem.language.training import read_segment
 from infmem.memory import MemoryConfig
 from infmem.models.transformer_xl import ModelState
@@ -295,8 +295,9 @@ def memory_of(kind: TunedMemory, segment_length: int) -> MemoryConfig:
     """The configuration of a memory by its name.
 
     Args:
-        kind: `best` and `sticky` have as many functions as a segment has tokens; `paper` and `paper-sticky` are those
-            of the released code for GPT-2.
+        kind: `best` and `sticky` have as many functions as a segment has tokens, a query of their own, and otherwise
+            the projections of self-attention; `own` is `best` with its own; `paper` and `paper-sticky` are those of the released code for
+            GPT-2.
         segment_length: tokens per segment.
 
     Example:
@@ -305,8 +306,9 @@ def memory_of(kind: TunedMemory, segment_length: int) -> MemoryConfig:
     """
     if kind.startswith("paper"):
         return MemoryConfig.paper(**PAPER, sticky="iid" if kind == "paper-sticky" else "none")
-    best = MemoryConfig.best(num_basis=segment_length, num_samples=segment_length)
-    return best if kind == "best" else dataclasses.replace(best, **STICKY)
+    chosen = CHOSEN | {"own_query": True}  # added to a model that is trained already: only the query has to be learned
+    best = MemoryConfig.best(num_basis=segment_length, num_samples=segment_length, **chosen)
+    return dataclasses.replace(best, **{"best": {}, "own": OWN, "sticky": STICKY}[kind])
 
 
 @contextmanager

@@ -22,21 +22,29 @@ LanguageModelName = Literal[
     "transformer-xl-long",
     "compressive-transformer",
     "infinite-former",
+    "infinite-former-own",
     "infinite-former-sampled",
     "infinite-former-sticky",
 ]
 SizeName = Literal["classroom", "gpu"]
-TunedMemory = Literal["none", "best", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
+TunedMemory = Literal["none", "best", "own", "sticky", "paper", "paper-sticky"]  # what a pretrained GPT-2 may get
 
 # What measurements on text prefer: a model that begins as the Transformer-XL that it contains, instead of learning from
-# noise at first, and the layer's query for its memory too, so that more of the equal parameters do something else.
-CHOSEN = {"silent_start": True, "own_query": False}
+# noise at first, and that reads its memory with the projections of its attention. Projections of its own would cost an
+# eighth of the parameters, which are worth more elsewhere, and learn little but noise from what a memory adds to text.
+CHOSEN = {"silent_start": True, "own_query": False, "projections": "shared"}
+OWN = {"projections": "own"}
 
 # What a sticky memory is, beside what `best` says: samples of the old signal, which it draws where attention was; and
 # the same with even samples, which tells what stickiness alone is worth.
 SAMPLED = {"contraction": "sampled", "schedule": "fixed", "tau": 0.75}
 STICKY = SAMPLED | {"sticky": "stratified", "placement": "even"}
-CHANGES = {"infinite-former": {}, "infinite-former-sampled": SAMPLED, "infinite-former-sticky": STICKY}
+CHANGES = {
+    "infinite-former": {},
+    "infinite-former-own": OWN,
+    "infinite-former-sampled": SAMPLED,
+    "infinite-former-sticky": STICKY,
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ class LanguageSize:
     Args:
         vocab_size: tokens of the vocabulary at most.
         segment_length: tokens per segment, and hidden states of every short-term memory.
-        sizes: width, heads and depth of every model, and the feed-forward of the infinite-former; the others get a
-            wider one, until they have as many parameters.
+        sizes: width, heads and depth of every model, and the feed-forward of the infinite-former whose memory has
+            projections of its own; the others get a wider one, until they have as many parameters.
         num_basis: of the long-term memory; the Compressive Transformer keeps as many compressed hidden states, and the
             long Transformer-XL has as many more in its memory.
         batch_size: rows.
@@ -102,10 +110,11 @@ def num_parameters(config: ModelConfig) -> int:
 
 
 def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int | None = None) -> ModelConfig:
-    """The configuration of a model at a size, with as many parameters as the infinite-former.
+    """The configuration of a model at a size; all but one have equally many parameters.
 
-    Two are there to compare with. `transformer-xl-inside` is the infinite-former without its long-term memory, and so
-    with fewer parameters. `transformer-xl-long` remembers as many hidden states more as there are basis functions.
+    Some are there to compare with. The memory of `infinite-former-own` has projections of its own, and the price of
+    that shows in `transformer-xl-inside`, which is that model without its memory, and so with fewer parameters.
+    `transformer-xl-long` remembers as many hidden states more as there are basis functions.
 
     Args:
         name: which model.
@@ -125,10 +134,11 @@ def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int 
     shared = dataclasses.asdict(size.sizes) | {"vocab_size": vocab_size or size.vocab_size}
     short = size.segment_length
     memory = MemoryConfig.best(num_basis=size.num_basis, num_samples=size.num_basis, **CHOSEN)
-    target = InfiniteFormerConfig(**shared, memory_length=short, memory=memory)
-    if name in CHANGES:
-        return dataclasses.replace(target, memory=dataclasses.replace(memory, **CHANGES[name]))
-    baselines = {
+    formers = {
+        former: InfiniteFormerConfig(**shared, memory_length=short, memory=dataclasses.replace(memory, **changes))
+        for former, changes in CHANGES.items()
+    }
+    models = formers | {
         "window": WindowTransformerConfig(**shared),
         "transformer-xl": TransformerXLConfig(**shared, memory_length=short),
         "transformer-xl-long": TransformerXLConfig(**shared, memory_length=short + size.num_basis),
@@ -137,8 +147,8 @@ def language_model(name: LanguageModelName, size: LanguageSize, vocab_size: int 
         ),
     }
     if name == "transformer-xl-inside":
-        return baselines["transformer-xl"]
-    return as_large(baselines[name], num_parameters(target))
+        return models["transformer-xl"]
+    return as_large(models[name], num_parameters(formers["infinite-former-own"]))
 
 
 def with_memory_options(config: ModelConfig, options: Sequence[str]) -> InfiniteFormerConfig:

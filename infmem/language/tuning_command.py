@@ -20,7 +20,7 @@ from infmem.language.reading import of_packages
 from infmem.language.sizes import TunedMemory
 from infmem.presets import Device, choose_device, device_name
 from infmem.tables import read_table, write_table
-from infmem.tasks.documents import fair_order, require_package
+from infmem.tasks.documents import Split, fair_order, require_package
 from infmem.tasks.text import CorpusName
 from infmem.tasks.tokens import TokenFile, load_tokens, prepare_tokens
 from infmem.validation import require
@@ -96,6 +96,7 @@ def finetune(
     segment_length: int = 256,
     learning_rate: float = 1e-4,
     memory_learning_rate: float = 1e-3,
+    split: Split = "test",
     test_documents: int | None = None,
     output: Path = Path("runs/experiment"),
     save: Path | None = None,
@@ -104,8 +105,8 @@ def finetune(
 ) -> int:
     """Fine-tune a pretrained GPT-2 as it is, and with long-term memories, with the same steps and text.
 
-    Each is evaluated on test documents that neither the base nor the fine-tuning has read. What is recorded is not
-    trained again. The paper's setting is --base gpt2 --corpus wikitext-103 --memories none paper paper-sticky
+    Each is evaluated on test documents that neither the base nor the fine-tuning has read, or to choose a learning
+    rate on those of --split validation, which go to language_finetuned_sweep.csv. What is recorded is not trained again. The paper's setting is --base gpt2 --corpus wikitext-103 --memories none paper paper-sticky
     --segment-length 512 --batch-size 1 --learning-rate 5e-5 --memory-learning-rate 2.5e-4, with a network.
 
     Args:
@@ -122,6 +123,7 @@ def finetune(
         segment_length: tokens per segment, at most the positions of the base.
         learning_rate: of the base's weights.
         memory_learning_rate: of the memory's weights.
+        split: on which documents each is evaluated.
         test_documents: of the evaluation, a fair choice; by default all.
         output: folder for language_finetuned.csv, language_finetuned_positions.csv and language_finetuned_compared.csv.
         save: folder for the fine-tuned models; by default none is kept.
@@ -140,14 +142,15 @@ def finetune(
         learning_rate=learning_rate,
         memory_learning_rate=memory_learning_rate,
     )
-    train, test = (of_packages(text.splits[split], packages, inside=False) for split in ("train", "test"))
+    train, unseen = (of_packages(text.splits[part], packages, inside=False) for part in ("train", split))
     if test_documents is not None:
-        test = test.some(sorted(fair_order(test.names)[:test_documents]))
-    path, costs, left = output / "language_finetuned.csv", {}, 0
+        unseen = unseen.some(sorted(fair_order(unseen.names)[:test_documents]))
+    name = "language_finetuned" if split == "test" else "language_finetuned_sweep"
+    path, costs, left = output / f"{name}.csv", {}, 0
     for seed in seeds:
         for memory in memories:
-            rows, key = read_table(path, FIELDS), _key(memory, base, seed, config, text)
-            file = output / "language_finetuned_costs" / f"{'-'.join(key.values()).replace('/', '-')}.safetensors"
+            rows, key = read_table(path, FIELDS), _key(memory, base, seed, config, split, text)
+            file = output / f"{name}_costs" / f"{'-'.join(key.values()).replace('/', '-')}.safetensors"
             costs[key["model"], seed] = file
             done = any(all(row[name] == key[name] for name in KEY) for row in rows)
             if done or (until is not None and time.time() >= until):
@@ -161,7 +164,7 @@ def finetune(
                 continue
             found = evaluate_language(
                 reader,
-                test,
+                unseen,
                 segment_length=segment_length,
                 document_token=text.document_token,
                 batch_size=batch_size,
@@ -172,17 +175,17 @@ def finetune(
             about = about_training(reader, place, text, seen, tuned.seconds)
             about |= key | {
                 "experiment": "fine-tuning",
-                "command": _command(base, tokens, memory, seed, config, packages),
+                "command": _command(base, tokens, memory, seed, config, packages, split),
             }
             new = [about | {"memory": use} | score_row(cost, found["on"]) for use, cost in found.items()]
             write_table(path, FIELDS, [*rows, *new])
-            record_positions(output / "language_finetuned_positions.csv", key, found)
+            record_positions(output / f"{name}_positions.csv", key, found)
             save_costs(file, found["on"])
             if save is not None:
                 reader.model.save_pretrained(save / f"{memory}-seed{seed}")
             print_rows(new)
     compared = compare({pair: file for pair, file in costs.items() if file.exists()}, "gpt2", Path(base).name, text)
-    record_compared(output / "language_finetuned_compared.csv", compared)
+    record_compared(output / f"{name}_compared.csv", compared)
     print(f"{output}: {f'{left} trainings left; go on with the same command' if left else 'complete'}")
     return 0
 
@@ -206,20 +209,21 @@ def _require_vocabulary(num_embeddings: int, text: TokenFile) -> None:
     )
 
 
-def _key(memory: TunedMemory, base: str, seed: int, config: Any, text: TokenFile) -> dict[str, str]:
+def _key(memory: TunedMemory, base: str, seed: int, config: Any, split: Split, text: TokenFile) -> dict[str, str]:
     """What tells the rows of a training from the others."""
     rate = f"{config.learning_rate:g}/{config.memory_learning_rate:g}"
     name = "gpt2" if memory == "none" else f"gpt2-{memory}"
-    values = (name, Path(base).name, seed, "adamw", rate, config.steps, "test", text.about["hash"])
+    values = (name, Path(base).name, seed, "adamw", rate, config.steps, split, text.about["hash"])
     return dict(zip(KEY, map(str, values), strict=True))
 
 
 def _command(
-    base: str, tokens: Path | None, memory: TunedMemory, seed: int, config: Any, packages: tuple[str, ...]
+    base: str, tokens: Path | None, memory: TunedMemory, seed: int, config: Any, packages: tuple[str, ...], split: Split
 ) -> str:
     """What trains it by itself."""
     words = ["infmem language finetune --base", base, *(["--tokens", tokens] if tokens else [])]
     words += ["--packages", *packages, "--memories", memory, "--seeds", seed, "--steps", config.steps]
     words += ["--batch-size", config.batch_size, "--segment-length", config.segment_length]
     words += ["--learning-rate", f"{config.learning_rate:g}"]
-    return " ".join(map(str, [*words, "--memory-learning-rate", f"{config.memory_learning_rate:g}"]))
+    words += ["--memory-learning-rate", f"{config.memory_learning_rate:g}"]
+    return " ".join(map(str, [*words, *([] if split == "test" else ["--split", split])]))

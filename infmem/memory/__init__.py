@@ -4,6 +4,7 @@ from infmem.memory.compressed import CompressedMemory, CompressedMemoryConfig, C
 from infmem.memory.config import MemoryConfig
 from infmem.memory.long_term_memory import LongTermMemory, MemoryReading
 from infmem.memory.operators import first_operator, sampling_locations, sticky_operators, update_recurrence
+from infmem.memory.projections import Projections
 from infmem.memory.state import MemoryState, load_state, save_state
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MemoryConfig",
     "MemoryReading",
     "MemoryState",
+    "Projections",
     "first_operator",
     "load_state",
     "sampling_locations",

@@ -39,10 +39,13 @@ class MemoryConfig:
         gate: whether a width-3 convolution gates what is written.
         bias: whether the maps to mean and variance have a bias.
         own_query: whether the memory projects the query itself, or takes one that is projected already.
+        projections: whether keys, values and the result have weights of their own (`own`), or those of the attention
+            beside the memory (`shared`), with one learned factor for each head: a memory that costs no parameters
+            worth counting.
         initial_width: about the standard deviation of every density before training, which the bias of the variance
             begins with; None begins with a bias near 0, and so with densities nearly as wide as the memory.
-        silent_start: whether the output projection begins at zero, so that before training a model with this memory
-            equals the model without it.
+        silent_start: whether the output projection, or with shared ones the factor of each head, begins at zero, so
+            that before training a model with this memory equals the model without it.
         sigma_0: standard deviation that the regulariser pulls towards.
         kl_weight: weight of the regulariser in a model's loss, >= 0.
         sigma_sq_min: smallest variance of a density.
@@ -68,6 +71,7 @@ class MemoryConfig:
     gate: bool = True
     bias: bool = True
     own_query: bool = True
+    projections: Literal["own", "shared"] = "own"
     initial_width: float | None = None
     silent_start: bool = False
     sigma_0: float = 0.05

@@ -8,9 +8,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from infmem import attention, sticky
 from infmem.basis import GaussianBasis
@@ -23,6 +24,7 @@ from infmem.memory.operators import (
     sticky_operators,
     update_recurrence,
 )
+from infmem.memory.projections import Projections
 from infmem.memory.state import MemoryState
 from infmem.recurrence import recur
 from infmem.signal import fit
@@ -50,7 +52,8 @@ class LongTermMemory(nn.Module):
         Write: $B \leftarrow G^\top X$ at first, then $B \leftarrow G_{past}^\top (\Psi B) + G_{new}^\top X$.
         Read, per head h and query i: $s = B W_h^K q_{h,i} / \sqrt{d}$, $\mu = \mathrm{sigmoid}(w_\mu^\top s + b_\mu)$,
         $\sigma^2 = \mathrm{softplus}(w_\sigma^\top s + b_\sigma)$,
-        $z_{h,i} = (B W_h^V)^\top \mathbb{E}_{\mathcal{N}(\mu, \sigma^2)}[\psi(t)]$, and $Z = [z_1; ...; z_H] W^R$.
+        $z_{h,i} = (B W_h^V)^\top \mathbb{E}_{\mathcal{N}(\mu, \sigma^2)}[\psi(t)]$, and $Z = [z_1; ...; z_H] W^R$; with shared
+        projections $Z = [g_1 z_1; ...; g_H z_H] W^R$.
 
     Args:
         d_model: size of the vectors.
@@ -62,7 +65,8 @@ class LongTermMemory(nn.Module):
 
     Source: Martins et al. 2022 (arXiv 2109.00301).
 
-    Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`).
+    Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`). Shared
+        projections and their factors $g_h$ are ours.
 
     Example:
         >>> memory = LongTermMemory(d_model=6, num_heads=2, config=MemoryConfig.best(num_basis=8, num_samples=16))
@@ -78,9 +82,11 @@ class LongTermMemory(nn.Module):
             f"num_heads must be a divisor of d_model ({d_model}), got {num_heads}",
         )
         self.d_model, self.num_heads, self.config = d_model, num_heads, config
-        self.key = nn.Linear(d_model, d_model, bias=False)
-        self.value = nn.Linear(d_model, d_model, bias=False)
-        self.out = nn.Linear(d_model, d_model, bias=False)
+        is_own = config.projections == "own"
+        self.key, self.value, self.out = (
+            nn.Linear(d_model, d_model, bias=False) if is_own else None for _ in Projections._fields
+        )
+        self.head_scale = None if is_own else nn.Parameter(torch.ones(num_heads))
         self.to_mu = nn.Linear(config.num_basis, 1, bias=config.bias)
         self.to_sigma_sq = nn.Linear(config.num_basis, 1, bias=config.bias)
         self.query = nn.Linear(d_model, d_model, bias=False) if config.own_query else None
@@ -96,7 +102,7 @@ class LongTermMemory(nn.Module):
             softplus_inverse = math.log(math.expm1(self.config.initial_width**2))
             nn.init.constant_(self.to_sigma_sq.bias, softplus_inverse)
         if self.config.silent_start:
-            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.weight if self.head_scale is None else self.head_scale)
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -145,6 +151,7 @@ class LongTermMemory(nn.Module):
         new: Float[Tensor, "batch pos d_model"] | None = None,
         state: MemoryState | None = None,
         *,
+        projections: Projections | None = None,
         generator: torch.Generator | None = None,
         textbook: bool = False,
         validate: bool = False,
@@ -156,6 +163,7 @@ class LongTermMemory(nn.Module):
                 own.
             new: vectors to write, oldest first, or None to read only.
             state: of the last call, or None for an empty memory.
+            projections: of the attention beside the memory, where the configuration shares them; None otherwise.
             generator: randomness of sticky sampling; None takes PyTorch's default one.
             textbook: form all keys and scores as the paper writes them; the same result, more work.
             validate: check the values too; on a GPU that waits for them.
@@ -169,7 +177,7 @@ class LongTermMemory(nn.Module):
         state = self.empty(len(query)) if state is None else state
         if new is not None:
             state = self.write(new, state, generator=generator, validate=validate)
-        z, reading = self.read(query, state, textbook=textbook, validate=validate)
+        z, reading = self.read(query, state, projections=projections, textbook=textbook, validate=validate)
         if self.config.sticky != "none":
             histogram = sticky.attention_histogram(reading.mu.detach(), reading.sigma_sq.detach(), self.config.num_bins)
             state = state._replace(histogram=histogram)
@@ -261,6 +269,7 @@ class LongTermMemory(nn.Module):
         query: Float[Tensor, "batch query_pos d_model"],
         state: MemoryState,
         *,
+        projections: Projections | None = None,
         textbook: bool = False,
         validate: bool = False,
     ) -> tuple[Float[Tensor, "batch query_pos d_model"], MemoryReading]:
@@ -269,6 +278,7 @@ class LongTermMemory(nn.Module):
         Args:
             query: one vector per position that reads.
             state: the memory.
+            projections: as in `forward`.
             textbook: form all keys and scores.
             validate: check the values too.
 
@@ -282,31 +292,51 @@ class LongTermMemory(nn.Module):
         if validate:
             require_finite("query", query)
             require_finite("state.coefficients", state.coefficients)
-        return self._read(query, state.coefficients, self.basis, textbook)
+        return self._read(query, state.coefficients, self._projections(projections), self.basis, textbook)
 
     def _read(
-        self, query: Tensor, coefficients: Tensor, basis: GaussianBasis, textbook: bool
+        self, query: Tensor, coefficients: Tensor, projections: Projections, basis: GaussianBasis, textbook: bool
     ) -> tuple[Tensor, MemoryReading]:
         """All of `read` that depends on values: what `infmem.fast` compiles."""
         query = query if self.query is None else self.query(query)
         values = rearrange(
-            self.value(coefficients.to(self.value.weight.dtype)),
+            functional.linear(coefficients.to(projections.value.dtype), projections.value),
             "batch basis (head d_head) -> batch head basis d_head",
             head=self.num_heads,
         )
         # A mean in bf16 would be coarser than a basis function is wide: densities are computed in float32.
         with torch.autocast(query.device.type, enabled=False):
-            density = self._density(query.to(coefficients.dtype), coefficients, textbook)
+            density = self._density(query.to(coefficients.dtype), coefficients, projections.key, textbook)
             kl = attention.kl_regularizer(density.sigma_sq, self.config.sigma_0)
             heads = attention.continuous_read(density, values, basis, unit_interval=self.config.interval == "unit")
-        return self.out(heads), MemoryReading(mu=density.mu, sigma_sq=density.sigma_sq, kl=kl)
+        if self.head_scale is not None:
+            heads = heads * repeat(self.head_scale, "head -> (head d_head)", d_head=self.d_model // self.num_heads)
+        return functional.linear(heads, projections.out), MemoryReading(mu=density.mu, sigma_sq=density.sigma_sq, kl=kl)
 
-    def _density(self, query: Tensor, coefficients: Tensor, textbook: bool) -> attention.Density:
+    def _projections(self, shared: Projections | None) -> Projections:
+        """The weights to read with: those that came, or the memory's own."""
+        if self.head_scale is None:
+            require(shared is None, "projections must be None: this memory has its own (projections='own')")
+            return Projections(self.key.weight, self.value.weight, self.out.weight)
+        require(
+            shared is not None,
+            "projections must be those of the attention beside this memory, which shares them, got None: pass "
+            "Projections(key, value, out)",
+        )
+        expected = (self.d_model, self.d_model)
+        for name, weight in zip(shared._fields, shared, strict=True):
+            require(
+                tuple(weight.shape) == expected,
+                f"projections.{name} must have sizes {expected}, got {tuple(weight.shape)}",
+            )
+        return shared
+
+    def _density(self, query: Tensor, coefficients: Tensor, key_weight: Tensor, textbook: bool) -> attention.Density:
         heads = rearrange(query, "batch query_pos (head d_head) -> batch head query_pos d_head", head=self.num_heads)
         maps = torch.cat([self.to_mu.weight, self.to_sigma_sq.weight]).to(coefficients.dtype)
         if textbook:
             keys = rearrange(
-                self.key(coefficients.to(self.key.weight.dtype)).to(coefficients.dtype),
+                functional.linear(coefficients, key_weight.to(coefficients.dtype)),
                 "batch basis (head d_head) -> batch head basis d_head",
                 head=self.num_heads,
             )
@@ -314,7 +344,7 @@ class LongTermMemory(nn.Module):
                 attention.scores(heads, keys), maps, "batch head query_pos basis, map basis -> map batch head query_pos"
             )
         else:
-            keys = attention.collapsed_keys(coefficients, self.key.weight.to(coefficients.dtype), maps, self.num_heads)
+            keys = attention.collapsed_keys(coefficients, key_weight.to(coefficients.dtype), maps, self.num_heads)
             logits = attention.collapsed_logits(heads, keys)
         mu_logit, sigma_sq_logit = logits
         if self.config.bias:

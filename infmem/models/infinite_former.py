@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from infmem.memory import LongTermMemory, MemoryConfig, MemoryState
+from infmem.memory import LongTermMemory, MemoryConfig, MemoryState, Projections
 from infmem.models.long_term import LongTermTransformer
 from infmem.models.transformer_xl import LayerOutput, TransformerXLConfig, initialize
 from infmem.validation import require
@@ -78,6 +78,17 @@ class InfiniteFormer(LongTermTransformer):
         """Whether what is written depends on where the segment before has looked."""
         return self.config.memory.sticky != "none"
 
+    def shared_projections(self, layer: int) -> Projections | None:
+        """The weights of a layer's attention that its long-term memory is read with; None where it has its own.
+
+        Args:
+            layer: which one.
+        """
+        if self.config.memory.projections == "own":
+            return None
+        attention = self.blocks[layer].attention
+        return Projections(*attention.key_value.weight.chunk(2), attention.out.weight)
+
     def layer(
         self,
         layer: int,
@@ -92,6 +103,8 @@ class InfiniteFormer(LongTermTransformer):
         block = self.blocks[layer]
         attended = block.attention(hidden, recent, self.content_bias, self.position_bias, num_seen)
         query = hidden if self.config.memory.own_query else attended.query
-        read, memory, reading = self.long_term_memories[layer](query, None, memory)
+        read, memory, reading = self.long_term_memories[layer](
+            query, None, memory, projections=self.shared_projections(layer)
+        )
         auxiliary_loss = self.config.memory.kl_weight * reading.kl.mean()
         return LayerOutput(block(hidden, attended.output + read), memory, auxiliary_loss)
