@@ -242,6 +242,7 @@ def test_the_soak_of_the_readme_is_the_recorded_one(build):
     for path in (ROOT / "figures" / "data").glob("soak_*.json"):
         recorded = json.loads(path.read_text(encoding="utf-8"))
         assert recorded["updates"] >= 10_000 and recorded["tokens"] >= 10**6
+        assert all(f"{row['tokens']:,} tokens" in readme for row in recorded["rows"] if "tokens" in row)
         names = {(row["what"], row["name"]) for row in recorded["rows"]}
         assert len(recorded["rows"]) == 2 * len(names) and not any(row["problems"] for row in recorded["rows"])
 
@@ -251,7 +252,7 @@ def test_a_soak_that_does_not_hold_is_told(build, tmp_path):
     recorded |= {"updates": 10**4, "segment_length": 256}
     memory = {"what": "memory", "name": "paper", "precision": "float32", "drift": 0.0123, "problems": []}
     model = {"what": "model", "name": "window", "precision": "bfloat16", "problems": [], "gpu_mib": [None, None]}
-    model |= {"relative": [2.0, 2.5], "process_mib": [100.0, 103.5]}
+    model |= {"tokens": 10**6, "relative": [2.0, 2.5], "process_mib": [100.0, 103.5]}
     path = tmp_path / "soak_cpu.json"
     path.write_text(json.dumps(recorded | {"rows": [memory, model]}))
     words = build.soak_words(path)

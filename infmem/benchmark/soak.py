@@ -29,8 +29,9 @@ from infmem.validation import require
 
 # Updates that an average is taken over, and how far it may be off after any number of further updates.
 WINDOW, TOLERANCE = 100, 0.01
-# What a process may grow by without anything leaking: the allocator's own play. What a GPU has allocated is exact.
-PLAY_MIB, PLAY_GPU_MIB = 64.0, 1.0
+# What a process may grow by without anything leaking, the allocator's own play: a million tokens have taken 3 MiB.
+# What a GPU has allocated is exact.
+PLAY_MIB, PLAY_GPU_MIB = 16.0, 1.0
 # Segments between two looks at the clock, the fewest looks for a median, and how much longer a segment may take.
 TOGETHER, LOOKS, LONGER = 8, 16, 1.25
 
@@ -136,7 +137,7 @@ def soak_model(
 
     Args:
         model: any model of this package, on any device.
-        tokens: how many to read in each row.
+        tokens: how many to read in each row; rounded up to four times as many whole segments.
         segment_length: tokens per segment.
         batch: rows side by side.
         mixed: whether to compute in bfloat16.
@@ -149,8 +150,8 @@ def soak_model(
     Raises:
         ValueError: if there are fewer than four segments.
     """
-    device, quarter = model.embedding.weight.device, tokens // segment_length // 4
-    require(quarter >= 1, f"tokens must be at least {4 * segment_length}, four segments, got {tokens}")
+    device, quarter = model.embedding.weight.device, -(-tokens // (4 * segment_length))
+    require(tokens >= 4 * segment_length, f"tokens must be at least {4 * segment_length}, four segments, got {tokens}")
     generator, another = (torch.Generator(device).manual_seed(0) for _ in range(2))
     fresh, state = copy.deepcopy(model), None
     finite, rows = torch.tensor(True, device=device), []
