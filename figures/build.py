@@ -341,9 +341,9 @@ def soak_words(path: Path) -> str:
         f"most {more:.1f} MiB more"
     )
     return (
-        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {min(row['tokens'] for row in models):,} tokens through each of "
-        f"{names['model']} models of the preset `{recorded['preset']}`, in segments of {recorded['segment_length']:,}, "
-        f"and {recorded['updates']:,} updates of each of {names['memory']} memories with a stationary signal. "
+        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {min(row['tokens'] for row in models):,} tokens through "
+        f"each of {names['model']} models of the preset `{recorded['preset']}`, in segments of "
+        f"{recorded['segment_length']:,}, and {recorded['updates']:,} updates of each of {names['memory']} memories with a stationary signal. "
         f"{'**It does not hold.** ' + '; '.join(wrong) if wrong else found} (`make soak`, `figures/data/{path.name}`)."
     )
 
