@@ -340,10 +340,11 @@ def soak_words(path: Path) -> str:
         f"segment takes at most {longer:.2f} times as long as it did, with as many bytes of state; the process has at "
         f"most {more:.1f} MiB more"
     )
+    tokens, segment = min(row["tokens"] for row in models), recorded["segment_length"]
     return (
-        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {min(row['tokens'] for row in models):,} tokens through "
-        f"each of {names['model']} models of the preset `{recorded['preset']}`, in segments of "
-        f"{recorded['segment_length']:,}, and {recorded['updates']:,} updates of each of {names['memory']} memories with a stationary signal. "
+        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {tokens:,} tokens through each of {names['model']} "
+        f"models of the preset `{recorded['preset']}`, in segments of {segment:,}, and {recorded['updates']:,} updates of "
+        f"each of {names['memory']} memories with a stationary signal. "
         f"{'**It does not hold.** ' + '; '.join(wrong) if wrong else found} (`make soak`, `figures/data/{path.name}`)."
     )
 
