@@ -343,8 +343,8 @@ def soak_words(path: Path) -> str:
     tokens, segment = min(row["tokens"] for row in models), recorded["segment_length"]
     return (
         f"**A soak** on {place(recorded)}, in float32 and bfloat16: {tokens:,} tokens through each of {names['model']} "
-        f"models of the preset `{recorded['preset']}`, in segments of {segment:,}, and {recorded['updates']:,} updates of "
-        f"each of {names['memory']} memories with a stationary signal. "
+        f"models of the preset `{recorded['preset']}`, in segments of {segment:,}, and {recorded['updates']:,} updates "
+        f"of each of {names['memory']} memories with a stationary signal. "
         f"{'**It does not hold.** ' + '; '.join(wrong) if wrong else found} (`make soak`, `figures/data/{path.name}`)."
     )
 
