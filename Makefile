@@ -79,8 +79,8 @@ bench: $(VENV)/core ## time training steps, reads, full attention and a stream, 
 	@for what in train read attention stream; do \
 		$(BIN)/infmem bench $$what --device cuda --output figures/data/bench_$$what.json $(ARGS) || exit 1; done
 
-soak: $(VENV)/core ## read millions of tokens with every model, and see that nothing grows, drifts or breaks: hours on a CPU
-	@OMP_NUM_THREADS=$(JOBS) $(BIN)/infmem bench soak --output figures/data/soak.json $(ARGS)
+soak: $(VENV)/core ## read millions of tokens with every model, and see that nothing grows, drifts or breaks: most of an hour on a CPU
+	@OMP_NUM_THREADS=$(JOBS) $(BIN)/infmem bench soak --output 'figures/data/soak_{device}.json' $(ARGS)
 
 clean: ## delete .venv, runs/ and every cache
 	rm -rf .venv .venv-oldest runs build dist .pytest_cache .ruff_cache .hypothesis

@@ -319,6 +319,36 @@ def speed_text() -> str:
     return "\n\n".join(part if part.startswith("|") else wrap(part) for part in parts)
 
 
+def soak_text() -> str:
+    """What the README says of endless streams, from what was recorded."""
+    parts = [soak_words(path) for path in sorted((HERE / "data").glob("soak_*.json"))]
+    return "\n\n".join(map(wrap, parts or ["Not recorded yet: `make soak`."]))
+
+
+def soak_words(path: Path) -> str:
+    """What a soak has found, in words: the worst of all rows."""
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    memories, models = ([row for row in recorded["rows"] if row["what"] == what] for what in ("memory", "model"))
+    names = {what: len({row["name"] for row in rows}) for what, rows in (("memory", memories), ("model", models))}
+    longer = max((last / first for first, last in (row["relative"] for row in models) if first), default=1.0)
+    held = [row[name] for row in models for name in ("process_mib", "gpu_mib")]
+    more = max((last - first for first, last in held if first is not None), default=0.0)
+    drift = max(row["drift"] for row in memories)
+    wrong = [f"{row['name']} in {row['precision']}: {words}" for row in memories + models for words in row["problems"]]
+    found = (
+        f"All holds: what a memory reads differs by at most {100 * drift:.2f} % between update 500 and the end; a "
+        f"segment takes at most {longer:.2f} times as long as it did, with as many bytes of state; the process has at "
+        f"most {more:.1f} MiB more"
+    )
+    tokens, segment = min(row["tokens"] for row in models), recorded["segment_length"]
+    return (
+        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {tokens:,} tokens through each of {names['model']} "
+        f"models of the preset `{recorded['preset']}`, in segments of {segment:,}, and {recorded['updates']:,} updates "
+        f"of each of {names['memory']} memories with a stationary signal. "
+        f"{'**It does not hold.** ' + '; '.join(wrong) if wrong else found} (`make soak`, `figures/data/{path.name}`)."
+    )
+
+
 def language(experiment: ExperimentName) -> Results:
     """What is recorded of an experiment on language."""
     return read_results(HERE / "data", experiment)
@@ -373,6 +403,7 @@ FIGURES = {
 # What stands between these two lines of the README is written anew with the figures.
 BEGIN, END = "<!-- from figures/data, by `make figures` -->", "<!-- until here -->"
 BEGIN_LANGUAGE = "<!-- language, from figures/data, by `make figures` -->"
+BEGIN_SOAK = "<!-- soak, from figures/data, by `make figures` -->"
 
 
 def with_speed(readme: str) -> str:
@@ -385,6 +416,11 @@ def with_language(readme: str) -> str:
     return with_text(readme, BEGIN_LANGUAGE, language_text())
 
 
+def with_soak(readme: str) -> str:
+    """The README with what a soak has found."""
+    return with_text(readme, BEGIN_SOAK, soak_text())
+
+
 def with_text(readme: str, begin: str, text: str) -> str:
     """The README with a text between one of the lines that begin what is written anew, and the next that ends it."""
     before, found, rest = readme.partition(begin)
@@ -395,12 +431,12 @@ def with_text(readme: str, begin: str, text: str) -> str:
 
 
 def main() -> None:
-    """Write every figure, and in the README the tables of speed and of language models."""
+    """Write every figure, and in the README what is said of speed, of language models and of a soak."""
     for name, draw in FIGURES.items():
         draw().savefig(HERE / name, dpi=DOTS_PER_INCH)
         print(f"figures/{name}")
     readme = HERE.parent / "README.md"
-    write_text(readme, with_language(with_speed(readme.read_text(encoding="utf-8"))))
+    write_text(readme, with_soak(with_language(with_speed(readme.read_text(encoding="utf-8")))))
     print("README.md")
 
 

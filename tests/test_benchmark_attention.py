@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -59,6 +60,23 @@ def test_a_memory_is_held_against_attention_in_the_same_precision():
     assert crossover(rows, "memory read", "attention", "forward", "float32") is None
     only = [row for row in rows if row["what"] == "attention"] + rows_of({}, 0.5)
     assert crossover(only, "memory read", "attention", "forward") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked", "message"),
+    [
+        (
+            [{"what": "attention", "milliseconds": 1.0}],
+            (),
+            "rows must be those of benchmark_attention, got some without",
+        ),
+        (rows_of({}, 2.0), (), "rows must hold 'attention' with the pass 'forward': none was measured"),
+        (rows_of({1: 1.0}, 2.0), ("float64",), "precision must be one that was measured, float32, got 'float64'"),
+    ],
+)
+def test_what_was_not_measured_has_no_crossover(rows, asked, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        crossover(rows, "memory read", "attention", "forward", *asked)
 
 
 def test_the_cached_step_is_attention_over_the_cache_with_the_segment_at_its_end():

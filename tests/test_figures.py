@@ -215,7 +215,7 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     width, height = figure.get_size_inches()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "data").symlink_to(build.HERE / "data")
-    parts = (f"{begin}\nof yesterday\n{build.END}" for begin in (build.BEGIN, build.BEGIN_LANGUAGE))
+    parts = (f"{begin}\nof yesterday\n{build.END}" for begin in (build.BEGIN, build.BEGIN_LANGUAGE, build.BEGIN_SOAK))
     (tmp_path / "README.md").write_text("\n".join(["# Title", *parts, "The end\n"]), encoding="utf-8")
     monkeypatch.setattr(build, "HERE", tmp_path / "figures")
     build.main()
@@ -224,7 +224,7 @@ def test_figures_are_written(build, tmp_path, monkeypatch, capsys):
     assert [int.from_bytes(head[at : at + 4], "big") for at in (16, 20)] == [150 * width, 150 * height]
     assert capsys.readouterr().out == "figures/one.png\nREADME.md\n"
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert build.speed_text() in readme and build.language_text() in readme
+    assert build.speed_text() in readme and build.language_text() in readme and build.soak_text() in readme
     assert readme.startswith("# Title\n") and readme.endswith("\nThe end\n")
     assert "of yesterday" not in readme
 
@@ -234,6 +234,32 @@ def test_the_language_models_of_the_readme_are_the_recorded_ones(build):
     assert build.with_language(readme) == readme, "`make figures` writes it anew"
     for experiment, (name, _) in build.LANGUAGE.items():
         assert (name in build.FIGURES) == (ROOT / "figures" / "data" / f"{experiment}.csv").exists()
+
+
+def test_the_soak_of_the_readme_is_the_recorded_one(build):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert build.with_soak(readme) == readme, "`make figures` writes it anew"
+    for path in (ROOT / "figures" / "data").glob("soak_*.json"):
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        assert recorded["updates"] >= 10_000 and recorded["tokens"] >= 10**6
+        assert all(f"{row['tokens']:,} tokens" in readme for row in recorded["rows"] if "tokens" in row)
+        names = {(row["what"], row["name"]) for row in recorded["rows"]}
+        assert len(recorded["rows"]) == 2 * len(names) and not any(row["problems"] for row in recorded["rows"])
+
+
+def test_a_soak_that_does_not_hold_is_told(build, tmp_path):
+    recorded = {"device": "the CPU", "threads": 1, "torch": "2.13.0+cpu", "preset": "small", "tokens": 10**6}
+    recorded |= {"updates": 10**4, "segment_length": 256}
+    memory = {"what": "memory", "name": "paper", "precision": "float32", "drift": 0.0123, "problems": []}
+    model = {"what": "model", "name": "window", "precision": "bfloat16", "problems": [], "gpu_mib": [None, None]}
+    model |= {"tokens": 10**6, "relative": [2.0, 2.5], "process_mib": [100.0, 103.5]}
+    path = tmp_path / "soak_cpu.json"
+    path.write_text(json.dumps(recorded | {"rows": [memory, model]}))
+    words = build.soak_words(path)
+    assert "1,000,000 tokens through each of 1 models of the preset `small`, in segments of 256" in words
+    assert "at most 1.23 %" in words and "at most 1.25 times as long" in words and "at most 3.5 MiB more" in words
+    path.write_text(json.dumps(recorded | {"rows": [memory, model | {"problems": ["all is lost"]}]}))
+    assert "**It does not hold.** window in bfloat16: all is lost" in build.soak_words(path)
 
 
 def test_language_models_are_written_once_they_are_recorded(build, tmp_path, monkeypatch):

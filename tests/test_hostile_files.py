@@ -21,6 +21,8 @@ from infmem.config import from_dict, parse_options, to_dict
 from infmem.memory import CompressedMemoryConfig, load_state, save_state
 from infmem.presets import MEMORY_CONFIGS, build_model
 from infmem.run import Run, load_run, restored
+from infmem.tasks.documents import PART_CHARACTERS
+from infmem.tasks.text import read_corpus
 from infmem.training import TrainingConfig
 from infmem.validation import check_fields
 
@@ -404,3 +406,18 @@ def test_what_is_read_of_a_file_takes_no_memory_of_its_own(tmp_path):
     before = peak_memory()
     tensors, _ = read_tensors(tmp_path / "large")
     assert tensors["x"].shape == (2**25,) and peak_memory() - before < 2**26
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_of_200_megabytes_is_cut_into_parts(tmp_path):
+    """It begins as a title does, so that it is searched to its end."""
+    path, size = tmp_path / "line", 200_000_000
+    path.write_text(" = x" * (size // 4))
+    before = peak_memory()
+    corpus = read_corpus(data=path)
+    path.unlink()
+    assert sum(len(document.text) for document in corpus.documents) == size
+    assert max(len(document.text) for document in corpus.documents) <= PART_CHARACTERS
+    assert peak_memory() - before < 4 * size

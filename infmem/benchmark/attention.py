@@ -105,6 +105,9 @@ def crossover(
         name: which pass.
         precision: in which the memory computes; None takes that of full attention where it was measured.
 
+    Raises:
+        ValueError: if these are rows of something else, or what is asked for was not measured.
+
     Example:
         >>> row = {"pass": "forward", "precision": "float32"}
         >>> rows = [row | {"what": "memory read", "key_pos": None, "milliseconds": 3.0}]
@@ -112,7 +115,16 @@ def crossover(
         >>> crossover(rows, "memory read", "attention", "forward")
         2000
     """
+    lacking = sorted({field for row in rows for field in ("what", "key_pos", "pass", "precision") if field not in row})
+    require(not lacking, f"rows must be those of benchmark_attention, got some without {', '.join(lacking)}")
     of_pass = [row for row in rows if row["pass"] == name]
+    for what in (memory, attention):
+        found = {row["precision"] for row in of_pass if row["what"] == what}
+        require(bool(found), f"rows must hold {what!r} with the pass {name!r}: none was measured")
+        require(
+            what == attention or precision in (None, *found),
+            f"precision must be one that was measured, {' or '.join(sorted(found))}, got {precision!r}",
+        )
     limit = in_precision_of([row for row in of_pass if row["what"] == memory], rows, precision)["milliseconds"]
     slower = [(row["key_pos"], row["milliseconds"] > limit) for row in of_pass if row["what"] == attention]
     first = None

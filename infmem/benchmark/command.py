@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +135,12 @@ class Soak:
     """updates of each memory."""
     batch: int = 1
     """sequences side by side."""
-    output: Path = Path("runs/bench-soak.json")
-    """JSON file to write."""
+    segment_length: int | None = None
+    """tokens of a segment; by default 1,024 on a GPU, 256 on a CPU."""
+    resume: bool = False
+    """keep the rows that the file already has, if they are of the same soak, and do the rest."""
+    output: Path = Path("runs/bench-soak-{device}.json")
+    """JSON file to write, after each row anew; cpu or cuda stands in place of {device}."""
     device: Device = "auto"
     """where to read."""
 
@@ -284,23 +289,53 @@ def _stream(options: Stream) -> int:
 def _soak(options: Soak) -> int:
     device = choose_device(options.device)
     on_gpu = device.type == "cuda"
-    preset = options.preset or ("small" if on_gpu else "classroom")
-    tokens = options.tokens if options.tokens is not None else (10**7 if on_gpu else 10**6)
+    settings = {
+        "preset": options.preset or ("small" if on_gpu else "classroom"),
+        "tokens": options.tokens if options.tokens is not None else (10**7 if on_gpu else 10**6),
+        "updates": options.updates,
+        "batch": options.batch,
+        "segment_length": options.segment_length if options.segment_length is not None else (1024 if on_gpu else 256),
+    }
+    output = options.output.with_name(options.output.name.replace("{device}", device.type))
+    rows = _kept_rows(output, {"device": device_name(device), "torch": torch.__version__} | settings, options.resume)
 
     def line(row: dict) -> str:
-        name = f"{row['name']}, {row['precision']}" if "precision" in row else row["name"]
         read = f"{row['updates']:,} updates" if "updates" in row else f"{row['tokens']:,} tokens"
-        return f"{row['what']:<8}{name:<36}{read:>18}  {'; '.join(row['problems']) or 'holds'}"
+        about = f"{row['what']:<8}{row['name']:<26}{row['precision']:<10}{read:>18}  {row['minutes']:6.1f} minutes"
+        return f"{about}  {'; '.join(row['problems']) or 'holds'}"
 
-    print(f"Soaking on {device_name(device)}, PyTorch {torch.__version__}", flush=True)
-    rows = []
+    print(f"Soaking on {device_name(device)}, PyTorch {torch.__version__}", *map(line, rows), sep="\n", flush=True)
+    began, done = time.perf_counter(), [(row["what"], row["name"], row["precision"]) for row in rows]
     for row in benchmark_soak(
-        PRESETS[preset], tokens=tokens, updates=options.updates, batch=options.batch, device=device
+        PRESETS[settings["preset"]],
+        **{name: value for name, value in settings.items() if name != "preset"},
+        device=device,
+        done=done,
     ):
-        rows.append(row)
-        print(line(row), flush=True)
-    _write(options.output, device_name(device), {"preset": preset}, rows)
+        rows.append(row | {"minutes": round((time.perf_counter() - began) / 60, 2)})
+        print(line(rows[-1]), flush=True)
+        _record(output, device_name(device), settings, rows)
+        began = time.perf_counter()
+    print(f"{output}: written")
     return int(any(row["problems"] for row in rows))
+
+
+def _kept_rows(output: Path, expected: dict, resume: bool) -> list[dict]:
+    """The rows of an unfinished soak that is to be resumed; of another one they are refused."""
+    if not (resume and output.exists()):
+        return []
+    try:
+        found = json.loads(output.read_text(encoding="utf-8"))
+        rows = [row for row in found["rows"] if not row["problems"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{output} is not the report of a soak: leave --resume out, and it is written anew") from error
+    for name, value in expected.items():
+        require(
+            found.get(name) == value,
+            f"{output} is of another soak: its {name} is {found.get(name)!r}, not {value!r}; leave --resume out, "
+            "and it is written anew",
+        )
+    return rows
 
 
 def _sizes(options: _OfMemory) -> ReadSizes:
@@ -347,7 +382,11 @@ def _tell(
 
 
 def _write(output: Path, name: str, settings: dict, rows: list[dict]) -> None:
+    _record(output, name, settings, rows)
+    print(f"{output}: written")
+
+
+def _record(output: Path, name: str, settings: dict, rows: list[dict]) -> None:
     about = {"command": shlex.join(["infmem", *sys.argv[1:]]), "device": name, "torch": torch.__version__}
     about |= {"threads": torch.get_num_threads()}
     write_text(output, json.dumps(about | settings | {"rows": rows}, indent=1) + "\n")
-    print(f"{output}: written")
