@@ -296,8 +296,8 @@ def memory_of(kind: TunedMemory, segment_length: int) -> MemoryConfig:
 
     Args:
         kind: `best` and `sticky` have as many functions as a segment has tokens, a query of their own, and otherwise
-            the projections of self-attention; `own` is `best` with its own; `paper` and `paper-sticky` are those of the released code for
-            GPT-2.
+            the projections of self-attention; `shared` is `best` with the query of self-attention too, `own` with no
+            weights from there; `paper` and `paper-sticky` are those of the released code for GPT-2.
         segment_length: tokens per segment.
 
     Example:
@@ -308,7 +308,8 @@ def memory_of(kind: TunedMemory, segment_length: int) -> MemoryConfig:
         return MemoryConfig.paper(**PAPER, sticky="iid" if kind == "paper-sticky" else "none")
     chosen = CHOSEN | {"own_query": True}  # added to a model that is trained already: only the query has to be learned
     best = MemoryConfig.best(num_basis=segment_length, num_samples=segment_length, **chosen)
-    return dataclasses.replace(best, **{"best": {}, "own": OWN, "sticky": STICKY}[kind])
+    changes = {"best": {}, "shared": CHOSEN, "own": OWN, "sticky": STICKY}
+    return dataclasses.replace(best, **changes[kind])
 
 
 @contextmanager
