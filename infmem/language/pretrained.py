@@ -57,8 +57,8 @@ class TuningConfig:
     steps: int = 2000
     batch_size: int = 16
     segment_length: int = 256
-    learning_rate: float = 1e-4
-    memory_learning_rate: float = 1e-3
+    learning_rate: float = 1e-3
+    memory_learning_rate: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip_norm: float = 1.0
