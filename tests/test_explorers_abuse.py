@@ -7,7 +7,7 @@ import weakref
 
 import ipywidgets as widgets
 import pytest
-from ipywidgets.widgets.widget import _instances as live_widgets
+from ipywidgets.widgets import widget
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from traitlets import TraitError
@@ -20,6 +20,8 @@ from infmem.explorers.base import Explorer
 # What may come when all moves are made once again: objects, by caches that go by age (64 were measured; of one picture
 # that is kept there are thousands), and MiB of the process after 500 pictures, a guess that is far below 500 pictures.
 MORE_OBJECTS, MORE_MIB = 500, 15.0
+
+live_widgets = widget._instances if hasattr(widget, "_instances") else widget.Widget.widgets  # before version 8
 
 Moves = list[tuple[str, object]]
 

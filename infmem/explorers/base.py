@@ -90,7 +90,9 @@ class Explorer(widgets.VBox):
 
     def _repr_mimebundle_(self, **options) -> dict[str, Any]:
         """The live widget, and for readers without a kernel the picture and the sentence as they are now."""
-        bundle = super()._repr_mimebundle_(**options)
+        live = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        by_widgets = getattr(super(), "_repr_mimebundle_", None)  # ipywidgets 7 has none
+        bundle = by_widgets(**options) if by_widgets else {"application/vnd.jupyter.widget-view+json": live}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         data["image/png"] = base64.b64encode(self.image.value).decode()
         data["text/plain"] = f"{self.title}. {self.sentence}"
