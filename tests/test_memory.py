@@ -458,14 +458,31 @@ BEST = {
 }
 
 
+@pytest.mark.parametrize(
+    "config, is_stable",
+    [
+        (MemoryConfig.paper(), True),
+        (MemoryConfig.released(), True),
+        (MemoryConfig.best(num_basis=127), True),
+        (MemoryConfig.best(num_basis=127, contraction="sampled"), True),
+        (MemoryConfig.best(num_basis=127, contraction="sampled", num_samples=127), False),
+    ],
+    ids=["paper", "released", "best", "best, sampled", "as many samples as functions"],
+)
+def test_what_an_update_keeps_of_a_long_past_grows_only_with_too_few_samples(config, is_stable) -> None:
+    tau = config.tau if config.schedule == "fixed" else config.tau_max
+    transition = update_recurrence(config, 131, tau, torch.float64, torch.device("cpu")).transition
+    assert (torch.linalg.eigvals(transition).abs().max() < 1) == is_stable
+
+
 def test_the_presets_say_what_they_change() -> None:
     assert MemoryConfig.paper() == MemoryConfig()
     for config, changes in [
         (MemoryConfig.paper(sticky="iid"), {"sticky": "iid"}),
         (MemoryConfig.released(), {"positions": "released", "bias": False, "own_query": False}),
         (MemoryConfig.released(bias=True), {"positions": "released", "own_query": False}),
-        (MemoryConfig.best(tau_max=0.9), {**BEST, "sigmas": (1 / 768,), "tau_max": 0.9}),
-        (MemoryConfig.best(num_basis=8), {**BEST, "sigmas": (1 / 12,), "num_basis": 8}),
+        (MemoryConfig.best(tau_max=0.9), {**BEST, "sigmas": (1 / 768,), "num_samples": 1024, "tau_max": 0.9}),
+        (MemoryConfig.best(num_basis=8), {**BEST, "sigmas": (1 / 12,), "num_samples": 16, "num_basis": 8}),
     ]:
         assert config == dataclasses.replace(MemoryConfig(), **changes)
     with pytest.raises(ValueError, match="num_basis must be"):

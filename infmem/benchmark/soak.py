@@ -37,7 +37,11 @@ TOGETHER, LOOKS, LONGER = 8, 16, 1.25
 
 # Rows that are averaged over: what independent draws make of few rows differs by 1 % by chance.
 ROWS = {"sticky, iid": 256}
-STICKY = {"sticky, stratified": "stratified", "sticky, iid": "iid"}
+STICKY = {
+    "sticky, stratified": {"sticky": "stratified"},
+    "sticky, iid": {"sticky": "iid"},
+    "sticky, even": {"sticky": "stratified", "placement": "even"},
+}
 
 
 def memory_configs(num_basis: int = 12, num_samples: int = 32) -> dict[str, MemoryConfig]:
@@ -45,24 +49,28 @@ def memory_configs(num_basis: int = 12, num_samples: int = 32) -> dict[str, Memo
 
     Example:
         >>> list(memory_configs())
-        ['paper', 'released', 'best', 'sampled', 'sticky, stratified', 'sticky, iid']
+        ['paper', 'released', 'best', 'sampled', 'sticky, stratified', 'sticky, iid', 'sticky, even']
     """
     sizes = {"num_basis": num_basis, "sigmas": (1 / num_basis,), "num_samples": num_samples, "num_bins": 16}
     presets = {name: getattr(MemoryConfig, name)(**sizes) for name in ("paper", "released")}
-    methods = {"sampled": "none"} | STICKY
-    sampled = {name: MemoryConfig.best(**sizes, contraction="sampled", sticky=how) for name, how in methods.items()}
+    changes = {"sampled": {}} | STICKY
+    sampled = {name: MemoryConfig.best(**sizes, contraction="sampled", **how) for name, how in changes.items()}
     return presets | {"best": MemoryConfig.best(num_basis=num_basis)} | sampled
 
 
 def model_configs(sizes: Preset) -> dict[str, ModelConfig]:
-    """Every model at a preset's sizes, and an infinite-former with a sticky memory.
+    """Every model at a preset's sizes, and an infinite-former with the sticky memory that `MemoryConfig.best` names.
+
+    That one gets two samples for each function at least: with as many as functions, updates of a long past are unstable.
 
     Example:
         >>> from infmem.presets import preset
         >>> len(model_configs(preset("classroom")))
         5
     """
-    sticky = model_config("infinite-former", sizes, "best", {"contraction": "sampled", "sticky": "stratified"})
+    num_samples = max(sizes.memory["num_samples"], 2 * sizes.memory["num_basis"])
+    changes = {"contraction": "sampled", "num_samples": num_samples} | STICKY["sticky, even"]
+    sticky = model_config("infinite-former", sizes, "best", changes)
     return {name: model_config(name, sizes) for name in MODEL_NAMES.values()} | {"sticky infinite-former": sticky}
 
 
