@@ -141,7 +141,7 @@ def gaussian_attention_by_loops(
     KL(N(mu, sigma_sq) || N(mu, sigma_0^2)). The scores of all basis functions are formed, one head and query at a
     time. `coefficients` is [batch, basis, d_model]; `query` [batch, query_pos, d_model] is already projected.
     Weights: key, value, out, to_mu, to_sigma_sq (each ".weight"), the last two shared by the heads and with an
-    optional ".bias".
+    optional ".bias"; and optionally head_scale, a factor of each head's output.
     """
     weights = as_float64(weights)
     batch, num_queries, d_query = query.shape
@@ -162,8 +162,10 @@ def gaussian_attention_by_loops(
                 )
                 mu[b, h, i] = sigmoid(mu_logit)
                 sigma_sq[b, h, i] = max(np.logaddexp(0, sigma_sq_logit), sigma_sq_min)
+                scale = weights["head_scale"][h] if "head_scale" in weights else 1.0
                 head_outputs.append(
-                    sum(
+                    scale
+                    * sum(
                         gaussian_density(mu[b, h, i], center, np.sqrt(sigma_sq[b, h, i] + width**2)) * value[channels]
                         for center, width, value in zip(centers, sigmas, values, strict=True)
                     )

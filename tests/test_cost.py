@@ -35,7 +35,7 @@ def memory() -> LongTermMemory:
 @pytest.mark.parametrize("textbook", [False, True])
 def test_densities_cost_what_pytorch_counts(memory, textbook):
     query, coefficients = torch.randn(2, 5, 33), torch.randn(2, 7, 33)
-    count = counted(lambda: memory._density(query, coefficients, textbook))
+    count = counted(lambda: memory._density(query, coefficients, memory.key.weight, textbook))
     expected = (cost.textbook_densities if textbook else cost.collapsed_densities)(SIZES)
     assert count == expected.products
 

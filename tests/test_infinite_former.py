@@ -17,11 +17,13 @@ from infmem import (
     TransformerXL,
     TransformerXLConfig,
 )
+from infmem.memory import Projections
 from infmem.models.transformer_xl import ModelState
 
 MEMORY_SIZES = {"num_basis": 14, "sigmas": (0.05, 0.1), "num_samples": 13, "num_bins": 7}
 PRESETS = {name: getattr(MemoryConfig, name)(**MEMORY_SIZES) for name in ("paper", "released", "best")}
 PRESETS["sampled"] = MemoryConfig.paper(**MEMORY_SIZES, schedule="scaled", ridge=0.1, gate=False)
+PRESETS["shared"] = MemoryConfig.best(**MEMORY_SIZES, own_query=False, projections="shared")
 STICKY = MemoryConfig.paper(**MEMORY_SIZES, sticky="stratified")
 
 
@@ -56,7 +58,9 @@ def from_parts(
                 )
             if outside > 0:
                 query = hidden if model.config.memory.own_query else block.attention.query(hidden)
-                read, memories[layer], reading = long_term(query, None, memories[layer])
+                (key, value), out = block.attention.key_value.weight.view(2, 12, 12), block.attention.out.weight
+                shared = Projections(key, value, out) if long_term.head_scale is not None else None
+                read, memories[layer], reading = long_term(query, None, memories[layer], projections=shared)
                 together, divergence = together + read, divergence + reading.kl.mean()
             inputs[layer] = torch.cat([inputs[layer], hidden], dim=1)
             hidden = block.feed_forward_norm((x := block.attention_norm(hidden + together)) + block.feed_forward(x))
@@ -126,6 +130,24 @@ def test_until_something_leaves_the_short_term_memory_it_is_a_transformer_xl(gen
     actual, expected = (read_segments(each, tokens)[0].split(POS, dim=1) for each in (model, xl))
     assert_close(actual[:3], expected[:3], rtol=0, atol=0)
     assert (actual[3] - expected[3]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("projections", ["own", "shared"])
+def test_a_silent_start_is_the_transformer_xl_inside_which_its_memory_learns_to_leave(projections, generator) -> None:
+    memory = dataclasses.replace(PRESETS["best"], own_query=False, projections=projections, silent_start=True)
+    model = make_model(generator, memory, memory_length=3)
+    for long_term in model.long_term_memories:
+        long_term.begin_as_configured()
+    xl = TransformerXL(TransformerXLConfig(**SIZES, memory_length=3)).double()
+    xl.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if "long_term" not in name})
+    tokens = random_tokens(generator, 4 * POS)
+    (actual, state), (expected, _) = (read_segments(each, tokens) for each in (model, xl))
+    assert_close(actual, expected, rtol=0, atol=0)
+    assert all(memory.coefficients.any() for memory in state.long_term)
+    model(tokens[:, :POS], state)[0].square().sum().backward()
+    for long_term in model.long_term_memories:
+        silent = long_term.out.weight if projections == "own" else long_term.head_scale
+        assert silent.grad.abs().min() > 0
 
 
 # --- what it can see --------------------------------------------------------------------------------------------------
@@ -268,9 +290,17 @@ def test_parameters_are_those_of_a_transformer_xl_and_its_memories(generator) ->
     assert own == 4 * 12**2 + 2 * (14 + 1) + 3 * 12**2 + 12
 
 
+def test_shared_projections_cost_a_factor_a_head_and_the_two_maps(generator) -> None:
+    model, xl = make_model(generator, PRESETS["shared"]), TransformerXL(TransformerXLConfig(**SIZES))
+    assert model.num_parameters == xl.num_parameters + SIZES["num_layers"] * (SIZES["num_heads"] + 2 * (14 + 1))
+    assert model.shared_projections(1).out is model.blocks[1].attention.out.weight
+    assert make_model(generator).shared_projections(1) is None
+
+
+@pytest.mark.parametrize("preset", ["paper", "shared"])
 @torch.no_grad()
-def test_model_runs_in_bfloat16_under_autocast(generator) -> None:
-    model, tokens = make_model(generator, memory_length=3).float(), random_tokens(generator, 4 * POS)
+def test_model_runs_in_bfloat16_under_autocast(preset, generator) -> None:
+    model, tokens = make_model(generator, PRESETS[preset], memory_length=3).float(), random_tokens(generator, 4 * POS)
     expected, _ = read_segments(model, tokens)
     with torch.autocast("cpu", torch.bfloat16):
         logits, state = read_segments(model, tokens)

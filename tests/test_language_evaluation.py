@@ -30,7 +30,7 @@ def build(name: str = "infinite-former") -> torch.nn.Module:
     model = build_model(tiny_language_config(name).model, seed=5)
     if name == "infinite-former":
         for memory in model.long_term_memories:
-            torch.nn.init.eye_(memory.out.weight)
+            torch.nn.init.ones_(memory.head_scale)
     return model
 
 

@@ -20,17 +20,30 @@ MODELS = [name for name in get_args(LanguageModelName) if name not in ("transfor
 
 @pytest.mark.parametrize("size", SIZES)
 def test_all_models_have_equally_many_parameters(size, without_type_checker):
-    wanted = num_parameters(language_model("infinite-former", SIZES[size]))
+    own = language_model("infinite-former-own", SIZES[size])
+    wanted = num_parameters(own)
     for name in get_args(LanguageModelName):
         if name != "transformer-xl-inside":
             assert num_parameters(language_model(name, SIZES[size])) == pytest.approx(wanted, rel=0.01), name
-    inside, config = (language_model(name, SIZES[size]) for name in ("transformer-xl-inside", "infinite-former"))
-    assert all(getattr(config, field.name) == getattr(inside, field.name) for field in dataclasses.fields(inside))
+    assert own.d_ff == SIZES[size].sizes.d_ff and (own.memory.projections, own.memory.own_query) == ("own", False)
+    inside = language_model("transformer-xl-inside", SIZES[size])
+    assert all(getattr(own, field.name) == getattr(inside, field.name) for field in dataclasses.fields(inside))
     assert num_parameters(inside) < 0.96 * wanted
     if size == "gpu":
         assert 10e6 < wanted < 25e6
     with pytest.raises(ValueError, match="model must be one of window, "):
         language_model("lstm", SIZES[size])
+
+
+def test_all_infinite_formers_but_one_share_projections_and_have_a_wider_feed_forward():
+    size = SIZES["classroom"]
+    formers = [name for name in get_args(LanguageModelName) if name.startswith("infinite-former")]
+    configs = {name: language_model(name, size) for name in formers}
+    assert [name for name in formers if configs[name].memory.projections == "own"] == ["infinite-former-own"]
+    assert [name for name in formers if configs[name].d_ff == size.sizes.d_ff] == ["infinite-former-own"]
+    assert all(config.memory.silent_start and not config.memory.own_query for config in configs.values())
+    shared = dataclasses.replace(configs["infinite-former-own"].memory, projections="shared")
+    assert shared == configs["infinite-former"].memory
 
 
 @pytest.mark.parametrize(("model", "stop"), [*((model, 4) for model in MODELS), ("infinite-former", 1)])

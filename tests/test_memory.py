@@ -14,8 +14,16 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from infmem import LongTermMemory, MemoryConfig, MemoryState, sticky
-from infmem.memory import MemoryReading, first_operator, load_state, sampling_locations, save_state, update_recurrence
+from infmem import LongTermMemory, MemoryConfig, MemoryState, attention, sticky
+from infmem.memory import (
+    MemoryReading,
+    Projections,
+    first_operator,
+    load_state,
+    sampling_locations,
+    save_state,
+    update_recurrence,
+)
 from infmem.memory.operators import build_basis
 from infmem.models import InfiniteFormer, InfiniteFormerConfig
 from infmem.presets import PRESETS, model_config
@@ -26,6 +34,7 @@ D_MODEL, NUM_HEADS, BATCH, POS, QUERY_POS = 33, 3, 2, 17, 5
 SIZES = {"num_basis": 10, "sigmas": (0.0625, 0.125), "num_samples": 13, "num_bins": 7}
 CENTERS, SIGMAS = oracles.basis_grid(SIZES["num_basis"], SIZES["sigmas"])
 PAPER = MemoryConfig.paper(**SIZES)
+SHARED = MemoryConfig.paper(**SIZES, projections="shared")
 STICKY = [{"sticky": method, "placement": placement} for method in ("stratified", "iid", "left_edge")
           for placement in ("address", "even")]  # fmt: skip
 
@@ -40,6 +49,11 @@ def randomize(module: Module, generator: torch.Generator, scale: float = 0.4) ->
 
 def make_memory(config: MemoryConfig, generator: torch.Generator) -> LongTermMemory:
     return randomize(LongTermMemory(D_MODEL, NUM_HEADS, config).double(), generator)
+
+
+def projections_beside(normal) -> Projections:
+    """Weights of an attention beside a memory."""
+    return Projections(*(0.4 * normal(D_MODEL, D_MODEL) for _ in Projections._fields))
 
 
 def arrays(module: nn.Module) -> dict[str, np.ndarray]:
@@ -187,6 +201,31 @@ def test_read_equals_the_textbook_by_loops(textbook, bias, own_query, generator,
     )
     for actual, by_loops in zip((z, *reading), expected, strict=True):
         assert_close(actual, torch.from_numpy(by_loops), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("textbook", [False, True])
+@pytest.mark.parametrize("own_query", [False, True])
+def test_read_with_shared_projections_equals_the_textbook_by_loops(textbook, own_query, generator, normal) -> None:
+    memory = make_memory(dataclasses.replace(SHARED, own_query=own_query), generator)
+    query, coefficients = normal(BATCH, QUERY_POS, D_MODEL), normal(BATCH, SIZES["num_basis"], D_MODEL)
+    state, shared = memory.empty(BATCH)._replace(coefficients=coefficients), projections_beside(normal)
+    z, reading = memory.read(query, state, projections=shared, textbook=textbook)
+    projected = query @ memory.query.weight.detach().T if own_query else query
+    weights = arrays(memory) | {f"{name}.weight": weight.numpy() for name, weight in shared._asdict().items()}
+    expected = oracles.gaussian_attention_by_loops(
+        coefficients.numpy(), projected.numpy(), weights, NUM_HEADS, CENTERS, SIGMAS
+    )
+    for actual, by_loops in zip((z, *reading), expected, strict=True):
+        assert_close(actual, torch.from_numpy(by_loops), rtol=1e-10, atol=1e-10)
+
+
+def test_a_memory_that_shares_projections_has_one_factor_a_head_instead() -> None:
+    config = MemoryConfig.best(**SIZES, own_query=False, projections="shared")
+    sizes = {
+        name: tuple(weight.shape) for name, weight in LongTermMemory(D_MODEL, NUM_HEADS, config).named_parameters()
+    }
+    maps = {f"{name}.weight": (1, SIZES["num_basis"]) for name in ("to_mu", "to_sigma_sq")}
+    assert sizes == maps | {"head_scale": (NUM_HEADS,), "to_mu.bias": (1,), "to_sigma_sq.bias": (1,)}
 
 
 def test_smallest_variance_is_respected(generator, normal) -> None:
@@ -528,23 +567,46 @@ def test_collapsed_scores_give_the_same_result_and_gradients_as_all_scores(gener
     assert_close(collapsed, textbook, rtol=1e-5, atol=1e-5)
 
 
-def test_only_the_textbook_forms_keys(normal, generator) -> None:
-    memory, calls = make_memory(PAPER, generator), []
-    memory.key.register_forward_hook(lambda *_: calls.append(textbook))
+def test_with_shared_projections_too_and_the_gradients_reach_them(generator, normal) -> None:
+    memory, shared = make_memory(SHARED, generator), projections_beside(normal)
+    query, new = normal(BATCH, QUERY_POS, D_MODEL), normal(BATCH, POS, D_MODEL)
+    learned = [tensor.requires_grad_() for tensor in (query, new, *shared, *memory.parameters())]
+    outputs, gradients = [], []
+    for textbook in (False, True):
+        z, _, reading = memory(query, new, projections=shared, textbook=textbook)
+        outputs.append((z, *reading))
+        gradients.append(torch.autograd.grad(z.square().sum() + reading.kl.sum() + reading.mu.sum(), learned))
+    assert_close(*outputs, rtol=1e-10, atol=1e-10)
+    assert_close(*gradients, rtol=1e-8, atol=1e-8)
+    assert all(bool(gradient.any()) for gradient in gradients[0])
+
+
+def test_only_the_textbook_forms_scores(normal, generator, monkeypatch) -> None:
+    memory, calls, scores = make_memory(PAPER, generator), [], attention.scores
+
+    def recording(query, keys):
+        calls.append(textbook)
+        return scores(query, keys)
+
+    monkeypatch.setattr(attention, "scores", recording)
     for textbook in (False, True):
         memory(normal(BATCH, QUERY_POS, D_MODEL), normal(BATCH, POS, D_MODEL), textbook=textbook)
     assert calls == [True]
 
 
-def test_gradients_equal_finite_differences(generator, normal) -> None:
-    config = MemoryConfig(num_basis=4, sigmas=(0.25, 0.5), num_samples=5, num_bins=3)
+@pytest.mark.parametrize("projections", ["own", "shared"])
+def test_gradients_equal_finite_differences(projections, generator, normal) -> None:
+    config = MemoryConfig(num_basis=4, sigmas=(0.25, 0.5), num_samples=5, num_bins=3, projections=projections)
     memory = randomize(LongTermMemory(6, 3, config).double(), generator, scale=0.5)
     names = [name for name, _ in memory.named_parameters()]
-    inputs = [normal(2, 3, 6), normal(2, 5, 6), normal(2, 4, 6)]
+    inputs = [normal(2, 3, 6), normal(2, 5, 6), normal(2, 4, 6), *(0.5 * normal(6, 6) for _ in Projections._fields)]
 
-    def call(query, new, coefficients, *parameters):
+    def call(query, new, coefficients, key, value, out, *parameters):
         state = MemoryState(coefficients, torch.tensor([7, 0]), torch.full((2, 3), 1 / 3).double())
-        z, state, reading = functional_call(memory, dict(zip(names, parameters, strict=True)), (query, new, state))
+        shared = Projections(key, value, out) if projections == "shared" else None
+        z, state, reading = functional_call(
+            memory, dict(zip(names, parameters, strict=True)), (query, new, state), {"projections": shared}
+        )
         return z, state.coefficients, reading.kl
 
     inputs += [parameter.detach().clone() for parameter in memory.parameters()]
@@ -613,6 +675,21 @@ def test_weights_in_bfloat16_leave_state_and_densities_in_float32(normal, genera
     assert_close(z.float(), expected_z, rtol=0.05, atol=0.05)
 
 
+def test_shared_weights_in_bfloat16_leave_state_and_densities_in_float32(normal, generator) -> None:
+    memory, shared = make_memory(SHARED, generator).bfloat16(), projections_beside(normal)
+    rounded = LongTermMemory(D_MODEL, NUM_HEADS, SHARED)
+    rounded.load_state_dict(memory.state_dict())
+    query, new = normal(BATCH, QUERY_POS, D_MODEL).bfloat16(), normal(BATCH, POS, D_MODEL).bfloat16()
+    (z, state, reading), (expected_z, expected_state, expected_reading) = (
+        each(query.to(dtype), new.to(dtype), projections=Projections(*(part.bfloat16().to(dtype) for part in shared)))
+        for each, dtype in ((memory, torch.bfloat16), (rounded, torch.float32))
+    )
+    assert (z.dtype, state.coefficients.dtype, reading.mu.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    assert_close(state, expected_state, rtol=0.02, atol=0.02)
+    assert_close(reading.mu, expected_reading.mu, rtol=0.02, atol=0.02)
+    assert_close(z.float(), expected_z, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("textbook", [False, True])
 def test_a_state_of_another_precision_is_read_and_written(textbook, normal, generator) -> None:
     memory = make_memory(PAPER, generator).float()
@@ -653,7 +730,10 @@ def test_bad_numbers_in_a_configuration_are_refused(changes, message) -> None:
         MemoryConfig(**changes)
 
 
-@pytest.mark.parametrize("name", ["contraction", "schedule", "positions", "interval", "sticky", "placement"])
+NAMED = ["contraction", "schedule", "positions", "interval", "sticky", "placement", "projections"]
+
+
+@pytest.mark.parametrize("name", NAMED)
 def test_bad_names_in_a_configuration_are_refused(name, without_type_checker) -> None:
     with pytest.raises(ValueError, match=f"{name} must be one of .*, got 'sometimes'"):
         MemoryConfig(**{name: "sometimes"})
@@ -716,6 +796,29 @@ def test_a_state_of_something_else_is_refused(changes, message) -> None:
 def test_a_state_must_be_one(state, without_type_checker) -> None:
     with pytest.raises(ValueError, match=f"state must be the MemoryState of the last call, got {type(state).__name__}"):
         LongTermMemory(D_MODEL, NUM_HEADS, PAPER)(torch.ones(QUERY), None, state)
+
+
+GOOD = Projections(*torch.zeros(3, D_MODEL, D_MODEL))
+BAD_PROJECTIONS = [
+    (PAPER, GOOD, r"projections must be None: this memory has its own \(projections='own'\)"),
+    (SHARED, None, r"projections must be those of the attention beside this memory, .* got None: pass Projections\("),
+    (SHARED, (*GOOD,), "projections must be those of the attention beside this memory, .* got tuple: pass"),
+    *(
+        (SHARED, GOOD._replace(**{name: bad}), rf"projections\.{name} must have sizes \(33, 33\), got {sizes}")
+        for name in Projections._fields
+        for bad, sizes in ((torch.zeros(D_MODEL, 30), r"\(33, 30\)"), (torch.zeros(D_MODEL), r"\(33,\)"))
+    ),
+    (SHARED, GOOD._replace(out=GOOD.out.to("meta")), "projections.out must be on the memory's device, cpu, got meta"),
+]
+
+
+@pytest.mark.parametrize("config, projections, message", BAD_PROJECTIONS, ids=[case[-1] for case in BAD_PROJECTIONS])
+def test_projections_that_do_not_fit_are_refused(config, projections, message, without_type_checker) -> None:
+    memory = LongTermMemory(D_MODEL, NUM_HEADS, config)
+    with pytest.raises(ValueError, match=message):
+        memory(torch.ones(QUERY), torch.ones(NEW), projections=projections)
+    with pytest.raises(ValueError, match=message):
+        memory.read(torch.ones(QUERY), memory.empty(BATCH), projections=projections)
 
 
 def test_counts_stay_on_the_cpu_under_a_default_device() -> None:
@@ -798,11 +901,13 @@ def test_updates_need_float32(rounded, smallest, largest, generator) -> None:
         assert smallest <= (read - expected).norm() / expected.norm() <= largest
 
 
-def test_a_memory_begins_as_its_configuration_says():
-    config = MemoryConfig.best(num_basis=32, initial_width=0.1, silent_start=True)
+@pytest.mark.parametrize("projections", ["own", "shared"])
+def test_a_memory_begins_as_its_configuration_says(projections):
+    config = MemoryConfig.best(num_basis=32, initial_width=0.1, silent_start=True, projections=projections)
     model = InfiniteFormer(InfiniteFormerConfig(d_model=12, num_heads=3, num_layers=2, memory_length=5, memory=config))
+    shared = Projections(*torch.randn(3, 12, 12)) if projections == "shared" else None
     for memory in (LongTermMemory(12, 3, config), *model.long_term_memories):
-        z, _, reading = memory(torch.randn(2, 5, memory.d_model), torch.randn(2, 64, memory.d_model))
+        z, _, reading = memory(torch.randn(2, 5, 12), torch.randn(2, 64, 12), projections=shared)
         assert z.count_nonzero() == 0
         assert torch.allclose(reading.sigma_sq.sqrt(), torch.tensor(0.1), rtol=0.5)
 

@@ -25,7 +25,7 @@ SHARED_QUERY = dataclasses.replace(PRESETS["best"], own_query=False)
 CASES = [
     *((f"transformer-xl-{length}", length, None) for length in (0, 3, POS, 7, 2 * POS, 13)),
     *((f"infinite-former-{length}", length, PRESETS["best"]) for length in (0, 3, POS, 7, 2 * POS, 13)),
-    *((f"infinite-former-{name}", 7, PRESETS[name]) for name in ("paper", "released", "sampled")),
+    *((f"infinite-former-{name}", 7, PRESETS[name]) for name in ("paper", "released", "sampled", "shared")),
     ("infinite-former-shared-query", POS, SHARED_QUERY),
     *((f"compressive-{length}", length, COMPRESSED) for length in (0, 3, POS, 7, 2 * POS, 13)),
     *((f"compressive-{name}", 7, dataclasses.replace(COMPRESSED, compression=name)) for name in COMPRESSIONS),

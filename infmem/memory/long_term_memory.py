@@ -52,8 +52,8 @@ class LongTermMemory(nn.Module):
         Write: $B \leftarrow G^\top X$ at first, then $B \leftarrow G_{past}^\top (\Psi B) + G_{new}^\top X$.
         Read, per head h and query i: $s = B W_h^K q_{h,i} / \sqrt{d}$, $\mu = \mathrm{sigmoid}(w_\mu^\top s + b_\mu)$,
         $\sigma^2 = \mathrm{softplus}(w_\sigma^\top s + b_\sigma)$,
-        $z_{h,i} = (B W_h^V)^\top \mathbb{E}_{\mathcal{N}(\mu, \sigma^2)}[\psi(t)]$, and $Z = [z_1; ...; z_H] W^R$; with shared
-        projections $Z = [g_1 z_1; ...; g_H z_H] W^R$.
+        $z_{h,i} = (B W_h^V)^\top \mathbb{E}_{\mathcal{N}(\mu, \sigma^2)}[\psi(t)]$, and $Z = [z_1; ...; z_H] W^R$;
+        with shared projections $Z = [g_1 z_1; ...; g_H z_H] W^R$.
 
     Args:
         d_model: size of the vectors.
@@ -65,8 +65,8 @@ class LongTermMemory(nn.Module):
 
     Source: Martins et al. 2022 (arXiv 2109.00301).
 
-    Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`). Shared
-        projections and their factors $g_h$ are ours.
+    Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`).
+        Shared projections and their factors $g_h$ are ours.
 
     Example:
         >>> memory = LongTermMemory(d_model=6, num_heads=2, config=MemoryConfig.best(num_basis=8, num_samples=16))
@@ -319,15 +319,19 @@ class LongTermMemory(nn.Module):
             require(shared is None, "projections must be None: this memory has its own (projections='own')")
             return Projections(self.key.weight, self.value.weight, self.out.weight)
         require(
-            shared is not None,
-            "projections must be those of the attention beside this memory, which shares them, got None: pass "
-            "Projections(key, value, out)",
+            isinstance(shared, Projections),
+            "projections must be those of the attention beside this memory, which shares them, got "
+            f"{None if shared is None else type(shared).__name__}: pass Projections(key, value, out)",
         )
-        expected = (self.d_model, self.d_model)
+        expected, device = (self.d_model, self.d_model), self.to_mu.weight.device
         for name, weight in zip(shared._fields, shared, strict=True):
             require(
                 tuple(weight.shape) == expected,
                 f"projections.{name} must have sizes {expected}, got {tuple(weight.shape)}",
+            )
+            require(
+                weight.device == device,
+                f"projections.{name} must be on the memory's device, {device}, got {weight.device}",
             )
         return shared
 
