@@ -8,11 +8,13 @@ import torch
 from torch.testing import assert_close
 
 from infmem import MemoryConfig
+from infmem.config import to_dict
 
 transformers = pytest.importorskip("transformers", reason="the tests of infmem.gpt2 need the extra hf")
 
 VOCAB, SEGMENT = 31, 5
 MEMORY = MemoryConfig.best(num_basis=7)
+SHARED = MemoryConfig.best(num_basis=7, own_query=False, projections="shared")
 
 
 @pytest.fixture(autouse=True)
@@ -31,19 +33,24 @@ def base():
     return transformers.GPT2LMHeadModel(config).eval()
 
 
-@pytest.fixture
-def silent(base):
+@pytest.fixture(params=[MEMORY, SHARED], ids=["own", "shared"])
+def silent(base, request):
     from infmem.gpt2 import InfiniteGPT2
 
-    return InfiniteGPT2.from_gpt2(base, MEMORY, segment_length=SEGMENT)
+    return InfiniteGPT2.from_gpt2(base, request.param, segment_length=SEGMENT)
 
 
 @pytest.fixture
 def speaking(silent):
     """Its memory says something."""
     for block in silent.transformer.h:
-        torch.nn.init.normal_(block.attn.long_term.out.weight)
+        torch.nn.init.normal_(first_to_learn(block.attn.long_term))
     return silent
+
+
+def first_to_learn(memory) -> torch.Tensor:
+    """What is zero in a memory that says nothing."""
+    return memory.out.weight if memory.head_scale is None else memory.head_scale
 
 
 def read(model, tokens, **options):
@@ -85,11 +92,39 @@ def test_memory_is_read_from_the_second_segment_on_and_learned_from(base, speaki
     assert_close(output.loss, plain + output.regularizer)
 
 
-def test_an_untrained_projection_gets_gradient_at_once(silent, generator):
+def test_what_is_zero_at_first_gets_gradient_at_once(silent, generator):
     tokens = text(generator)
     _, memory = read(silent, tokens)
     silent(tokens[:, :SEGMENT], memory=memory, labels=tokens[:, :SEGMENT]).loss.backward()
-    assert all(block.attn.long_term.out.weight.grad.abs().sum() > 0 for block in silent.transformer.h)
+    for block in silent.transformer.h:
+        learned = first_to_learn(block.attn.long_term)
+        assert learned.count_nonzero() == 0 and learned.grad.count_nonzero() == learned.numel()
+
+
+def test_shared_projections_are_those_of_self_attention(base, generator):
+    """A memory with projections of its own reads the same once they are copied there, column by column."""
+    from infmem.gpt2 import InfiniteGPT2
+
+    for parameter in base.transformer.h.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    shared, own, silent = (
+        InfiniteGPT2.from_gpt2(base, config, segment_length=SEGMENT).double()
+        for config in (SHARED, MemoryConfig.best(num_basis=7, own_query=False), SHARED)
+    )
+    with torch.no_grad():
+        for block, other in zip(shared.transformer.h, own.transformer.h, strict=True):
+            memory, copied = block.attn.long_term, other.attn.long_term
+            memory.head_scale.copy_(torch.randn(3, generator=generator))
+            for channel in range(12):
+                copied.key.weight[channel] = block.attn.c_attn.weight[:, 12 + channel]
+                copied.value.weight[channel] = block.attn.c_attn.weight[:, 24 + channel]
+                copied.out.weight[:, channel] = block.attn.c_proj.weight[channel] * memory.head_scale[channel // 4]
+            copied.to_mu.load_state_dict(memory.to_mu.state_dict())
+            copied.to_sigma_sq.load_state_dict(memory.to_sigma_sq.state_dict())
+    tokens = text(generator)
+    actual, expected, without = (read(model, tokens)[0] for model in (shared, own, silent))
+    assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    assert (actual - without)[:, SEGMENT:].abs().max() > 0.01
 
 
 def test_a_row_after_its_reset_reads_as_a_fresh_one(speaking, generator):
@@ -110,23 +145,28 @@ def test_it_is_saved_and_loaded_also_by_the_auto_classes(speaking, generator, tm
     expected, _ = read(speaking, tokens)
     for kind in (InfiniteGPT2, transformers.AutoModelForCausalLM):
         model = kind.from_pretrained(tmp_path).eval()
-        assert type(model) is InfiniteGPT2 and model.config.memory_config == MEMORY
+        assert type(model) is InfiniteGPT2 and model.config.memory_config == speaking.config.memory_config
         assert model.config.segment_length == SEGMENT
+        for block, other in zip(model.transformer.h, speaking.transformer.h, strict=True):
+            assert torch.equal(first_to_learn(block.attn.long_term), first_to_learn(other.attn.long_term))
         assert torch.equal(read(model, tokens)[0], expected)
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert config.model_type == "infinite-gpt2"
 
 
-def test_the_weights_of_a_plain_gpt2_can_be_loaded(base, generator, tmp_path):
+@pytest.mark.parametrize("memory", [None, SHARED], ids=["own", "shared"])
+def test_the_weights_of_a_plain_gpt2_can_be_loaded(memory, base, generator, tmp_path):
     """Also by `from_pretrained`, which draws what is missing: the memory says nothing then too."""
     from infmem.gpt2 import InfiniteGPT2
 
     base.save_pretrained(tmp_path)
-    model = InfiniteGPT2.from_pretrained(tmp_path, segment_length=SEGMENT).eval()
+    options = {} if memory is None else {"memory": to_dict(memory)}
+    model = InfiniteGPT2.from_pretrained(tmp_path, segment_length=SEGMENT, **options).eval()
     tokens = text(generator)
     for segment, found in zip(tokens.split(SEGMENT, 1), read(model, tokens)[0].split(SEGMENT, 1), strict=True):
         assert torch.equal(found, base(segment).logits)
-    assert all(block.attn.long_term.key.weight.std() > 0.1 for block in model.transformer.h)
+    assert all(block.attn.long_term.to_mu.weight.std() > 0.01 for block in model.transformer.h)
+    assert memory or all(block.attn.long_term.key.weight.std() > 0.1 for block in model.transformer.h)
 
 
 @pytest.mark.parametrize("length", [1, SEGMENT, SEGMENT + 1, 17])

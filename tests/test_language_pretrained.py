@@ -1,6 +1,7 @@
 """A base of our own and its fine-tuning, from commands to tables, with a GPT-2 of some thousand weights."""
 
 import logging
+from typing import get_args
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from tiny import rows_of
 from tiny import run_language as run
 from torch.testing import assert_close
 
+from infmem.language.sizes import TunedMemory
 from infmem.tasks.documents import Document
 from infmem.tasks.text import Corpus
 from infmem.tasks.tokens import encode, learn_vocabulary, save_tokens
@@ -30,7 +32,7 @@ def tokens():
     documents = [
         Document(f"{package}/{number}.py", split, f"def {package}_{number}():\n    return {number}\n" * 5)
         for package in ("torch", "numpy")
-        for number, split in enumerate(("train", "train", "train", "validation", "test", "test"))
+        for number, split in enumerate(("train", "train", "train", "validation", "validation", "test", "test"))
     ]
     vocabulary = learn_vocabulary((document.text for document in documents), 280)
     return encode(Corpus("mine", tuple(documents), {}, {"python": "3"}), vocabulary)
@@ -70,10 +72,50 @@ def test_pretrain_then_finetune_then_read_the_tables(folder, tokens, capsys):
     ]  # fmt: skip
     assert rows_of(folder / "results/language_finetuned_positions.csv")
     tuned = transformers.AutoModelForCausalLM.from_pretrained(folder / "tuned/best-seed0")
-    assert tuned.transformer.h[0].attn.long_term.out.weight.abs().sum() > 0
+    assert tuned.transformer.h[0].attn.long_term.head_scale.abs().sum() > 0
     assert run(*words) == 0, "nothing is trained again"
     assert rows_of(folder / "results/language_finetuned.csv") == rows
     assert rows_of(folder / "results/language_finetuned_compared.csv") == compared
+
+
+def test_what_is_measured_on_validation_documents_is_no_result(folder):
+    assert pretrain() == 0
+    words = ("finetune", "--tokens", "mine.safetensors", *BASE, "--memories", "none", "best", "--seeds", "1")
+    words += ("--split", "validation", "--output", "results", "--learning-rate", "0.002")
+    assert run(*words) == 0
+    found = sorted(path.name for path in (folder / "results").iterdir())
+    assert found == sorted(
+        f"language_finetuned_sweep{end}" for end in (".csv", "_positions.csv", "_compared.csv", "_costs")
+    )
+    rows = rows_of(folder / "results/language_finetuned_sweep.csv")
+    assert [(row["model"], row["memory"]) for row in rows] == [
+        ("gpt2", "on"), *(("gpt2-best", memory) for memory in ("on", "off", "shuffled")),
+    ]  # fmt: skip
+    for row in rows:
+        assert (row["split"], row["documents"], row["learning_rate"]) == ("validation", "2", "0.002/0.003")
+        assert row["command"].startswith("infmem language finetune ") and row["command"].endswith(" --split validation")
+    assert run(*words, "--split", "test") == 0  # the same command, but for the split
+    results = rows_of(folder / "results/language_finetuned.csv")
+    assert {row["split"] for row in results} == {"test"} and "--split" not in results[0]["command"]
+    assert rows_of(folder / "results/language_finetuned_sweep.csv") == rows
+
+
+def test_memories_for_a_gpt2_have_the_projections_of_their_names(without_type_checker):
+    from infmem.language.pretrained import memory_of
+
+    found = {kind: memory_of(kind, 17) for kind in get_args(TunedMemory) if kind != "none"}
+    assert {kind: (memory.projections, memory.own_query) for kind, memory in found.items()} == {
+        "best": ("shared", True),
+        "shared": ("shared", False),
+        "own": ("own", True),
+        "sticky": ("shared", True),
+        "paper": ("own", True),
+        "paper-sticky": ("own", True),
+    }
+    for kind, memory in found.items():
+        is_paper = kind.startswith("paper")
+        assert (memory.num_basis, memory.silent_start) == ((512, False) if is_paper else (17, True)), kind
+        assert memory.sticky == {"sticky": "stratified", "paper-sticky": "iid"}.get(kind, "none"), kind
 
 
 def test_text_is_written_in_the_vocabulary_of_the_base(folder, capsys):
