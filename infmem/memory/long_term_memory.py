@@ -52,8 +52,8 @@ class LongTermMemory(nn.Module):
         Write: $B \leftarrow G^\top X$ at first, then $B \leftarrow G_{past}^\top (\Psi B) + G_{new}^\top X$.
         Read, per head h and query i: $s = B W_h^K q_{h,i} / \sqrt{d}$, $\mu = \mathrm{sigmoid}(w_\mu^\top s + b_\mu)$,
         $\sigma^2 = \mathrm{softplus}(w_\sigma^\top s + b_\sigma)$,
-        $z_{h,i} = (B W_h^V)^\top \mathbb{E}_{\mathcal{N}(\mu, \sigma^2)}[\psi(t)]$, and $Z = [z_1; ...; z_H] W^R$; with shared
-        projections $Z = [g_1 z_1; ...; g_H z_H] W^R$.
+        $z_{h,i} = (B W_h^V)^\top \mathbb{E}_{\mathcal{N}(\mu, \sigma^2)}[\psi(t)]$, and $Z = [z_1; ...; z_H] W^R$;
+        with shared projections $Z = [g_1 z_1; ...; g_H z_H] W^R$.
 
     Args:
         d_model: size of the vectors.
@@ -65,8 +65,8 @@ class LongTermMemory(nn.Module):
 
     Source: Martins et al. 2022 (arXiv 2109.00301).
 
-    Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`). Shared
-        projections and their factors $g_h$ are ours.
+    Differs from the paper: see the presets of `MemoryConfig`; scores are never formed (`attention.collapsed_keys`).
+        Shared projections and their factors $g_h$ are ours.
 
     Example:
         >>> memory = LongTermMemory(d_model=6, num_heads=2, config=MemoryConfig.best(num_basis=8, num_samples=16))
