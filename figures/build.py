@@ -328,9 +328,7 @@ def soak_text() -> str:
 def soak_words(path: Path) -> str:
     """What a soak has found, in words: the worst of all rows."""
     recorded = json.loads(path.read_text(encoding="utf-8"))
-    wrong = [
-        f"{row['name']} in {row['precision']}: {words}" for row in recorded["rows"] for words in row["problems"]
-    ]
+    wrong = [f"{row['name']} in {row['precision']}: {words}" for row in recorded["rows"] for words in row["problems"]]
     holding = [row for row in recorded["rows"] if not row["problems"]]
     memories, models = ([row for row in holding if row["what"] == what] for what in ("memory", "model"))
     names = {what: len({row["name"] for row in rows}) for what, rows in (("memory", memories), ("model", models))}
@@ -344,12 +342,12 @@ def soak_words(path: Path) -> str:
         f"most {more:.1f} MiB more"
     )
     verdict = f"**Not all holds ({'; '.join(wrong)}).** Of the rest, {found}" if wrong else f"All holds: {found}"
-    tokens, segment = min(row["tokens"] for row in models), recorded["segment_length"]
+    read = min((row["tokens"] for row in models), default=0)
     return (
-        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {tokens:,} tokens through each of {names['model']} "
-        f"models of the preset `{recorded['preset']}`, in segments of {segment:,}, and {recorded['updates']:,} updates "
-        f"of each of {names['memory']} memories with a stationary signal. {verdict} (`make soak`, "
-        f"`figures/data/{path.name}`)."
+        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {read:,} tokens through each of {names['model']} "
+        f"models of the preset `{recorded['preset']}`, in segments of {recorded['segment_length']:,}, and "
+        f"{recorded['updates']:,} updates of each of {names['memory']} memories with a stationary signal. {verdict} "
+        f"(`make soak`, `figures/data/{path.name}`)."
     )
 
 

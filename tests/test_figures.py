@@ -259,7 +259,9 @@ def test_a_soak_that_does_not_hold_is_told(build, tmp_path):
     assert "1,000,000 tokens through each of 1 models of the preset `small`, in segments of 256" in words
     assert "at most 1.23 %" in words and "at most 1.25 times as long" in words and "at most 3.5 MiB more" in words
     path.write_text(json.dumps(recorded | {"rows": [memory, model | {"problems": ["all is lost"]}]}))
-    assert "**Not all holds (window in bfloat16: all is lost).** Of the rest, what a memory reads" in build.soak_words(path)
+    assert "**Not all holds (window in bfloat16: all is lost).** Of the rest, what a memory reads" in build.soak_words(
+        path
+    )
 
 
 def test_language_models_are_written_once_they_are_recorded(build, tmp_path, monkeypatch):

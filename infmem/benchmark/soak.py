@@ -61,7 +61,8 @@ def memory_configs(num_basis: int = 12, num_samples: int = 32) -> dict[str, Memo
 def model_configs(sizes: Preset) -> dict[str, ModelConfig]:
     """Every model at a preset's sizes, and an infinite-former with the sticky memory that `MemoryConfig.best` names.
 
-    That one gets two samples for each function at least: with as many as functions, updates of a long past are unstable.
+    That one gets two samples for each function at least: with as many as functions, updates of a long past are
+    unstable.
 
     Example:
         >>> from infmem.presets import preset

@@ -107,8 +107,8 @@ def finetune(
 
     Each is evaluated on test documents that neither the base nor the fine-tuning has read, or to choose a learning
     rate on those of --split validation, which go to language_finetuned_sweep.csv. What is recorded is not trained
-    again. The paper's setting is --base gpt2 --corpus wikitext-103 --memories none paper paper-sticky --segment-length
-    512 --batch-size 1 --learning-rate 5e-5 --memory-learning-rate 2.5e-4, with a network.
+    again. The paper's setting is --base gpt2 --corpus wikitext-103 --memories none paper paper-sticky
+    --segment-length 512 --batch-size 1 --learning-rate 5e-5 --memory-learning-rate 2.5e-4, with a network.
 
     Args:
         base: a folder, of `infmem language pretrain`, or a name of the Hugging Face hub.
