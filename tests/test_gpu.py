@@ -191,7 +191,7 @@ def test_gradients_of_a_compiled_read_are_as_good_as_those_of_the_read(gpu):
     def gradients(read, precision):
         memory.zero_grad()
         with torch.autocast("cuda", precision, enabled=precision != torch.float32):
-            z, _ = read(query, state.coefficients, memory.basis, False)
+            z, _ = read(query, state.coefficients, memory._projections(None), memory.basis, False)
         rubbish = [torch.full((2**size,), 3e4, device=gpu) for size in range(8, 27) for _ in range(3)]
         del rubbish
         (z.float() * upstream).sum().backward()

@@ -120,7 +120,7 @@ def read_queries(
     values = rearrange(
         module.value(coefficients), "batch basis (head d_head) -> batch head basis d_head", head=module.num_heads
     )
-    density = module._density(query, coefficients, textbook)
+    density = module._density(query, coefficients, module.key.weight, textbook)
     return read_densities(basis, module.config.interval == "unit", *density, values, kernel=kernel)
 
 
