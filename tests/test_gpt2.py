@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from infmem import MemoryConfig
 from infmem.config import to_dict
+from infmem.trained import FOLDER
 
 transformers = pytest.importorskip("transformers", reason="the tests of infmem.gpt2 need the extra hf")
 
@@ -167,6 +168,26 @@ def test_the_weights_of_a_plain_gpt2_can_be_loaded(memory, base, generator, tmp_
         assert torch.equal(found, base(segment).logits)
     assert all(block.attn.long_term.to_mu.weight.std() > 0.01 for block in model.transformer.h)
     assert memory or all(block.attn.long_term.key.weight.std() > 0.1 for block in model.transformer.h)
+
+
+def test_the_shipped_gpt2_has_all_weights_and_reads_in_bfloat16_too():
+    from infmem.gpt2 import InfiniteGPT2
+
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model, about = InfiniteGPT2.from_pretrained(
+            FOLDER / "infinite-gpt2-small", dtype=dtype, output_loading_info=True
+        )
+        assert not any(about.values()), "no weight is missing, unknown or of another size"
+        config = model.config.memory_config
+        assert (config.projections, config.own_query) == ("shared", True)
+        assert all(block.attn.long_term.head_scale.abs().min() > 0 for block in model.transformer.h)
+        tokens = torch.arange(263).view(1, 263) % model.config.vocab_size
+        memory, rest = model.eval().memorize(tokens)
+        found.append(model(rest, memory=memory).logits)
+        assert found[-1].dtype == dtype and memory[0].coefficients.dtype == torch.float32
+        assert memory[0].num_tokens.tolist() == [256]
+    assert_close(found[1].float(), found[0], rtol=0.1, atol=0.5)
 
 
 @pytest.mark.parametrize("length", [1, SEGMENT, SEGMENT + 1, 17])

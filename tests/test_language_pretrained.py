@@ -32,7 +32,7 @@ def tokens():
     documents = [
         Document(f"{package}/{number}.py", split, f"def {package}_{number}():\n    return {number}\n" * 5)
         for package in ("torch", "numpy")
-        for number, split in enumerate(("train", "train", "train", "validation", "validation", "test", "test"))
+        for number, split in enumerate((*3 * ["train"], *3 * ["validation"], "test", "test"))
     ]
     vocabulary = learn_vocabulary((document.text for document in documents), 280)
     return encode(Corpus("mine", tuple(documents), {}, {"python": "3"}), vocabulary)
@@ -92,7 +92,7 @@ def test_what_is_measured_on_validation_documents_is_no_result(folder):
         ("gpt2", "on"), *(("gpt2-best", memory) for memory in ("on", "off", "shuffled")),
     ]  # fmt: skip
     for row in rows:
-        assert (row["split"], row["documents"], row["learning_rate"]) == ("validation", "2", "0.002/0.003")
+        assert (row["split"], row["documents"], row["learning_rate"]) == ("validation", "3", "0.002/0.003")
         assert row["command"].startswith("infmem language finetune ") and row["command"].endswith(" --split validation")
     assert run(*words, "--split", "test") == 0  # the same command, but for the split
     results = rows_of(folder / "results/language_finetuned.csv")
