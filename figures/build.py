@@ -337,9 +337,9 @@ def soak_words(path: Path) -> str:
     more = max((last - first for first, last in held if first is not None), default=0.0)
     drift = max(row["drift"] for row in memories)
     found = (
-        f"what a memory reads differs by at most {100 * drift:.2f} % between update 500 and the end; a "
-        f"segment takes at most {longer:.2f} times as long as it did, with as many bytes of state; the process has at "
-        f"most {more:.1f} MiB more"
+        f"what a memory reads differs by at most {100 * drift:.2f} % between update 500 and the end; a segment takes "
+        f"at most {longer:.2f} times as long as it did, beside a copy that begins anew, with as many bytes of state; "
+        f"the process has at most {more:.1f} MiB more"
     )
     verdict = f"**Not all holds ({'; '.join(wrong)}).** Of the rest, {found}" if wrong else f"All holds: {found}"
     read = min((row["tokens"] for row in models), default=0)

@@ -242,7 +242,8 @@ def test_the_soak_of_the_readme_is_the_recorded_one(build):
     for path in (ROOT / "figures" / "data").glob("soak_*.json"):
         recorded = json.loads(path.read_text(encoding="utf-8"))
         assert recorded["updates"] >= 10_000 and recorded["tokens"] >= 10**6
-        assert all(f"{row['tokens']:,} tokens" in readme for row in recorded["rows"] if "tokens" in row)
+        least = min(row["tokens"] for row in recorded["rows"] if "tokens" in row)
+        assert least > 0.99 * recorded["tokens"] and f"{least:,} tokens" in readme
         names = {(row["what"], row["name"]) for row in recorded["rows"]}
         assert len(recorded["rows"]) == 2 * len(names) and not any(row["problems"] for row in recorded["rows"])
 

@@ -33,7 +33,8 @@ TunedMemory = Literal[
 
 # What measurements on text prefer: a model that begins as the Transformer-XL that it contains, instead of learning from
 # noise at first, and that reads its memory with the projections of its attention. Projections of its own would cost an
-# eighth of the parameters, which are worth more elsewhere, and learn little but noise from what a memory adds to text.
+# eighth of the parameters, which are worth more elsewhere, and training goes worse with them
+# (figures/data/language.csv).
 CHOSEN = {"silent_start": True, "own_query": False, "projections": "shared"}
 OWN = {"projections": "own"}
 

@@ -127,7 +127,8 @@ class MemoryConfig:
         nothing beside it needs a fit; and basis functions of one width, two thirds of their distance, resolve as much
         as so many can, with coefficients small enough for bfloat16. Nothing is left to draw then: a sticky memory is
         `best(contraction="sampled", sticky="stratified", placement="even")`, which keeps facts that are asked for
-        (figures/data/recall.csv), and costs a tenth on sorting. It takes twice as many samples as functions.
+        (figures/data/recall.csv, with as many samples as functions), and costs a tenth on sorting. It takes twice as
+        many samples as functions.
 
         What each difference from `paper` is worth stands in figures/data/ablation.csv, where one choice is changed at a
         time. Much: the schedule (rows "tau .5", "tau .75", "tau .9"), the widths ("half the width", "twice the width")

@@ -21,7 +21,7 @@ def continuous_attention(values: dict) -> list[str]:
     def integral(low, high, function):
         t = np.linspace(low, high, 20001)
         weights = np.exp(-0.5 * ((t - mu) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-        return np.trapezoid(weights * function(t), t)
+        return torch.trapezoid(torch.from_numpy(weights * function(t)), torch.from_numpy(t)).item()
 
     mass = integral(0, 1, np.ones_like)
     value = integral(0, 1, signal) / mass if values["unit_interval"] else integral(-1, 2, signal)
