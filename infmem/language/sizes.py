@@ -27,9 +27,8 @@ LanguageModelName = Literal[
     "infinite-former-sticky",
 ]
 SizeName = Literal["classroom", "gpu"]
-TunedMemory = Literal[
-    "none", "best", "shared", "own", "sticky", "paper", "paper-sticky"
-]  # what a pretrained GPT-2 may get
+# What a pretrained GPT-2 may get.
+TunedMemory = Literal["none", "best", "shared", "own", "sticky", "paper", "paper-sticky"]
 
 # What measurements on text prefer: a model that begins as the Transformer-XL that it contains, instead of learning from
 # noise at first, and that reads its memory with the projections of its attention. Projections of its own would cost an

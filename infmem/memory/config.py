@@ -141,11 +141,12 @@ class MemoryConfig:
             >>> MemoryConfig.best(num_basis=8).sigmas
             (0.08333333333333333,)
         """
+        num_basis = max(1, changes.get("num_basis", cls.num_basis))  # what is too small is told by the fields' check
         chosen = {
-            "sigmas": (2 / 3 / max(1, changes.get("num_basis", cls.num_basis)),),
+            "sigmas": (2 / 3 / num_basis,),
             "ridge": 0.1,
             "contraction": "exact",
-            "num_samples": 2 * max(1, changes.get("num_basis", cls.num_basis)),
+            "num_samples": 2 * num_basis,
             "schedule": "scaled",
             "positions": "midpoints",
             "padding": False,
