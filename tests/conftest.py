@@ -46,3 +46,9 @@ def uneven_basis():
 def without_type_checker(monkeypatch):
     """The annotations unchecked, as a user runs the library: wrong words and numbers meet the library's own checks."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Nothing compiled by the test before: all functions whose annotations are checked count as one, with one limit."""
+    torch._dynamo.reset()

@@ -22,7 +22,7 @@ from infmem.tasks import sorting
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.usefixtures("without_type_checker"),  # what checks annotations can't be compiled
+    pytest.mark.usefixtures("without_type_checker", "fresh_compiler"),  # what checks annotations can't be compiled
     # PyTorch's own, while it compiles.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),

@@ -14,6 +14,7 @@ from infmem.presets import choose_device
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("without_type_checker", "fresh_compiler"),  # what checks annotations can't be compiled
     # PyTorch's own, while it compiles.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
@@ -35,7 +36,7 @@ def config_of(model: str, **changes):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_gpu_gives_the_losses_of_the_cpu_and_compiled_layers_those_of_plain_ones(model, gpu, without_type_checker):
+def test_a_gpu_gives_the_losses_of_the_cpu_and_compiled_layers_those_of_plain_ones(model, gpu):
     config = config_of(model, steps=20, precision="float32")
     runs = [LanguageRun(config, TOKENS, None, device, fast=fast) for device, fast in (("cpu", False), (gpu, False))]
     runs.append(LanguageRun(config, TOKENS, None, gpu))
@@ -47,7 +48,7 @@ def test_a_gpu_gives_the_losses_of_the_cpu_and_compiled_layers_those_of_plain_on
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_training_resuming_and_evaluating_on_a_gpu(model, gpu, tmp_path, without_type_checker):
+def test_training_resuming_and_evaluating_on_a_gpu(model, gpu, tmp_path):
     config = config_of(model, steps=9)
     first = LanguageRun(config, TOKENS, tmp_path, gpu)
     assert not first.train(until=0.0, log_every=4)
