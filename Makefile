@@ -72,7 +72,7 @@ assignments: $(VENV)/dev ## make the exercises that students get, without soluti
 figures: $(VENV)/core ## draw the README's figures, and write its tables of speed, from their recorded numbers
 	@$(BIN)/python figures/build.py
 
-models: $(VENV)/core ## train the models that the notebooks load: about two hours on two cores, minutes on a GPU
+models: $(VENV)/core ## train the models that the notebooks load: about six hours on two cores, minutes on a GPU
 	@$(BIN)/python figures/train.py $(ARGS)
 
 bench: $(VENV)/core ## time training steps, reads, full attention and a stream, and record them: needs a CUDA device

@@ -77,7 +77,7 @@ PRESETS: dict[PresetName, Preset] = {
         memory={"num_basis": 48, "num_samples": 256},
         batch_size=32,
         steps=1500,
-        learning_rate=8e-3,
+        learning_rate=4e-3,
     ),
     "small": Preset(
         length=1000,
