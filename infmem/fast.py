@@ -40,9 +40,6 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 # What is compiled of each kind of layer: the part that depends on values, not on sizes alone.
 COMPILED = {RelativeAttention: "forward", Block: "forward", LongTermMemory: "_read"}
 
-# The first that can be told in which precision gradients of compiled code are computed.
-OLDEST_TORCH = (2, 9)
-
 # Sizes of segment and memory for which a layer is compiled, each on its own.
 MAX_SHAPES = 64
 
@@ -50,21 +47,13 @@ MAX_SHAPES = 64
 WARM_UP, SHARED_WARM_UP = 3, 11
 
 
-def why_not_fast(model: TransformerXL) -> str | None:
-    """Why a model's step can't be the fast one, in a sentence; None if it can.
+def why_not_compile(device: torch.device) -> str | None:
+    """Why nothing can be compiled for a device, in a sentence; None if it can.
 
     Example:
-        >>> from infmem.presets import build_model, model_config, preset
-        >>> why_not_fast(build_model(model_config("window", preset("classroom")))) or "it can"
+        >>> why_not_compile(torch.device("cpu")) or "it can"
         'it can'
     """
-    if torch.__version__ < OLDEST_TORCH:
-        return f"it needs PyTorch {'.'.join(map(str, OLDEST_TORCH))} or newer, and this is {torch.__version__}"
-    return why_not_compile(model.embedding.weight.device)
-
-
-def why_not_compile(device: torch.device) -> str | None:
-    """Why nothing can be compiled for a device, in a sentence; None if it can."""
     if device.type == "cuda" and find_spec("triton") is None:
         return "Triton, which compiles for GPUs, is not installed"
     if device.type == "cpu" and not has_cpp_compiler():
@@ -85,7 +74,8 @@ def fast_is_sensible(model: TransformerXL) -> bool:
         >>> fast_is_sensible(build_model(model_config("window", preset("classroom"))))
         False
     """
-    return model.embedding.weight.is_cuda and why_not_fast(model) is None
+    device = model.embedding.weight.device
+    return device.type == "cuda" and why_not_compile(device) is None
 
 
 def compiled(model: Module, backend: str = "inductor") -> Module:
@@ -230,7 +220,7 @@ def fast_step(
     Raises:
         ValueError: if the model's step can't be fast.
     """
-    reason = why_not_fast(model)
+    reason = why_not_compile(model.embedding.weight.device)
     require(reason is None, f"no fast step for this model: {reason}; train without it (--fast off)")
     reader = BatchReader(compiled(model), config)
     if data.device.type != "cuda":

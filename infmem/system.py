@@ -35,14 +35,14 @@ def system_lines() -> list[str]:
 
 
 def installed(name: str) -> str | None:
-    """The version of a package; None if it is not installed.
+    """The version of a package, of PyTorch with the build; None if it is not installed.
 
     Example:
         >>> installed("there-is-no-such-package") is None
         True
     """
     try:
-        return version(name)
+        return torch.__version__ if name == "torch" else version(name)
     except PackageNotFoundError:
         return None
 

@@ -137,6 +137,7 @@ def test_the_decoder_rebuilds_every_hidden_state(generator) -> None:
     for pos in range(POS):
         expected = compressed[:, pos // RATE] @ weight[:, :, pos % RATE] + memory.decoder.bias
         assert_close(rebuilt[:, pos], expected)
+    assert memory.decode(compressed[:, :0]).shape == (BATCH, 0, D_MODEL)
     with pytest.raises(ValueError, match='only a learned compression with loss="auto_encoding" has a decoder'):
         CompressedMemory(D_MODEL, CompressedMemoryConfig(loss="none")).decode(compressed.float())
 

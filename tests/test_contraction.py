@@ -186,7 +186,7 @@ def test_exact_update_refits_all_of_the_old_signal(uneven_basis, normal, padding
     zeros = [] if padding is None else [oracles.basis_values(padding.numpy(), centers, sigmas)]
     design = np.concatenate([*placed, *zeros, math.sqrt(ridge) * np.eye(7)])
     targets = np.concatenate([weight * old, x.numpy(), np.zeros((len(design) - num_points - 17, 11))])
-    expected = np.linalg.lstsq(design, targets)[0]
+    expected = np.linalg.lstsq(design, targets, rcond=None)[0]
     transition, write = exact_recurrence(uneven_basis, new, TAU, ridge, padding)
     assert_allclose(transition @ coefficients + write @ x, expected, rtol=0, atol=1e-4)
 

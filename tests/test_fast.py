@@ -6,7 +6,7 @@ import torch
 from tiny import recall_config, tiny_config
 
 from infmem.distributed import Workers
-from infmem.fast import compiled, fast_is_sensible, has_cpp_compiler, why_not_fast
+from infmem.fast import compiled, fast_is_sensible, has_cpp_compiler
 from infmem.presets import build_model
 from infmem.run import Run
 from infmem.training import BatchReader, TrainingConfig, train_batch
@@ -78,13 +78,6 @@ def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match=r"compiling for a CPU needs a C\+\+ compiler"):
         Run(tiny_config(), None, fast=True)
-
-
-def test_a_pytorch_that_is_too_old_is_named(monkeypatch):
-    model = build_model(tiny_config("window").model)
-    assert why_not_fast(model) is None
-    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.8.1+cpu"))
-    assert why_not_fast(model) == "it needs PyTorch 2.9 or newer, and this is 2.8.1+cpu"
 
 
 def test_compiling_for_a_cpu_is_left_to_who_asks_for_it():

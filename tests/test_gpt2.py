@@ -102,7 +102,7 @@ def test_what_is_zero_at_first_gets_gradient_at_once(silent, generator):
         assert learned.count_nonzero() == 0 and learned.grad.count_nonzero() == learned.numel()
 
 
-def test_shared_projections_are_those_of_self_attention(base, generator):
+def test_shared_projections_are_those_of_self_attention(base, generator, without_type_checker):
     """A memory with projections of its own reads the same once they are copied there, column by column."""
     from infmem.gpt2 import InfiniteGPT2
 
@@ -170,7 +170,7 @@ def test_the_weights_of_a_plain_gpt2_can_be_loaded(memory, base, generator, tmp_
     assert memory or all(block.attn.long_term.key.weight.std() > 0.1 for block in model.transformer.h)
 
 
-def test_the_shipped_gpt2_has_all_weights_and_reads_in_bfloat16_too():
+def test_the_shipped_gpt2_has_all_weights_and_reads_in_bfloat16_too(without_type_checker):
     from infmem.gpt2 import InfiniteGPT2
 
     found = []

@@ -12,7 +12,12 @@ if importlib.util.find_spec("triton") is None:
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
-pytestmark = [pytest.mark.gpu] if DEVICE.type == "cuda" else []
+pytestmark = [
+    *([pytest.mark.gpu] if DEVICE.type == "cuda" else []),
+    # Of older versions of Triton's interpreter, and of PyTorch when it is asked for a precision.
+    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0 to a scalar:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Please use the new API settings to control TF32:UserWarning"),
+]
 
 import infmem.attention  # noqa: E402
 import infmem.benchmark.read  # noqa: E402

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -291,14 +292,18 @@ def _report(
     return 0
 
 
+def _named(name: str, function: Callable[..., int]) -> Any:
+    return tyro.conf.subcommand(name, constructor=function, prefix_name=False)
+
+
 def language(
     command: tyro.conf.OmitArgPrefixes[
-        Annotated[Any, tyro.conf.subcommand("prepare", constructor=prepare)]
-        | Annotated[Any, tyro.conf.subcommand("train", constructor=train)]
-        | Annotated[Any, tyro.conf.subcommand("evaluate", constructor=evaluate)]
-        | Annotated[Any, tyro.conf.subcommand("experiment", constructor=experiment)]
-        | Annotated[Any, tyro.conf.subcommand("pretrain", constructor=pretrain)]
-        | Annotated[Any, tyro.conf.subcommand("finetune", constructor=finetune)]
+        Annotated[Any, _named("prepare", prepare)]
+        | Annotated[Any, _named("train", train)]
+        | Annotated[Any, _named("evaluate", evaluate)]
+        | Annotated[Any, _named("experiment", experiment)]
+        | Annotated[Any, _named("pretrain", pretrain)]
+        | Annotated[Any, _named("finetune", finetune)]
     ],
 ) -> int:
     """Language models: turn text into tokens, train on it, evaluate by position, compare.

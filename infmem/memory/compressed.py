@@ -171,5 +171,7 @@ class CompressedMemory(nn.Module):
     def decode(self, compressed: Float[Tensor, "batch group d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The hidden states as the auto-encoding loss rebuilds them."""
         require(self.decoder is not None, 'only a learned compression with loss="auto_encoding" has a decoder')
+        if not compressed.shape[1]:
+            return compressed  # nothing is rebuilt from nothing, which PyTorch's convolutions refuse
         channels_first = rearrange(compressed, "batch group d_model -> batch d_model group")
         return rearrange(self.decoder(channels_first), "batch d_model pos -> batch pos d_model")

@@ -31,6 +31,8 @@ def blank(figure: Figure | None, width: int | float = 7.5, height: int | float =
     """
     if figure is None:
         return Figure(figsize=(width, height), dpi=100, layout="constrained")
+    for axes in list(figure.axes):
+        figure.delaxes(axes)  # cleared while there, axes with logarithmic scales warn (matplotlib before 3.11)
     figure.clear()
     return figure
 
