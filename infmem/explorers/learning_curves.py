@@ -71,6 +71,20 @@ def recorded_lines(rows: list[dict]) -> dict[int, ReferenceLines]:
     return {row["length"]: ReferenceLines(**{line: row[line] for line in LINE_NAMES}) for row in rows}
 
 
+def accuracies(rows: list[dict]) -> dict[tuple[str, int], list[float]]:
+    """The accuracy of every seed, by name and length, from rows of `recorded_scores`.
+
+    Example:
+        >>> row = {"name": "window", "length": 100}
+        >>> accuracies([row | {"accuracy": 0.25}, row | {"accuracy": 0.5}])
+        {('window', 100): [0.25, 0.5]}
+    """
+    found: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["name"], row["length"]), []).append(row["accuracy"])
+    return found
+
+
 def learning_curves() -> Explorer:
     """Learning curves of the trained models, and which reference lines they end above."""
     lines = classroom_lines()
