@@ -17,6 +17,7 @@ from infmem.checkpoint import write_text
 try:
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
     from nbformat import NotebookNode
 except ImportError as error:
     sys.exit(f"this needs the package {error.name}: pip install 'infmem[notebooks]'")
@@ -125,18 +126,25 @@ def execute(path: Path, run: bool, timeout: int) -> str:
 
 
 def main(names: tuple[str, ...] = (), workers: int = 1, timeout: int = 900, run: bool = True) -> None:
-    """Run notebooks and store their outputs.
+    """Run notebooks and store their outputs; one with a cell that fails is left as it was, and told at the end.
 
     Args:
-        names: files to run; by default all of them.
+        names: files to run, such as 09_sorting.ipynb; by default all of them.
         workers: notebooks side by side.
         timeout: seconds that a cell may take.
         run: only tidy what is stored, if not.
     """
-    paths = [HERE / name for name in names] or sorted(HERE.glob("*.ipynb"))
+    paths, failures = [HERE / name for name in names] or sorted(HERE.glob("*.ipynb")), []
+    if missing := [path.name for path in paths if not path.is_file()]:
+        sys.exit(f"there is no notebook {', '.join(missing)} in {HERE}: names are those of its files")
     with ThreadPoolExecutor(workers) as pool:
-        for name in pool.map(lambda path: execute(path, run, timeout), paths):
-            print(name, flush=True)
+        for path, future in [(path, pool.submit(execute, path, run, timeout)) for path in paths]:
+            try:
+                print(future.result(), flush=True)
+            except CellExecutionError as error:
+                failures.append(f"{path.name}: {error}")
+    if failures:
+        sys.exit("\n".join(failures))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Without a GPU kernels run in Triton's interpreter. Triton reads this once, whoever imports it first.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # The same few examples each time, so that nobody's change fails for what another has drawn; `make fuzz` draws anew.
 settings.register_profile("quick", max_examples=20, deadline=None, derandomize=True)
 settings.register_profile("fuzz", max_examples=1000, deadline=None)

@@ -1,7 +1,6 @@
 """The kernels against a float64 reference written another way: on a GPU, or without one in Triton's interpreter."""
 
 import importlib.util
-import os
 
 import pytest
 import torch
@@ -10,8 +9,6 @@ from torch.testing import assert_close
 if importlib.util.find_spec("triton") is None:
     pytest.skip("the kernels are written in Triton: `pip install triton` runs these tests", allow_module_level=True)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-if DEVICE.type == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 pytestmark = [
     *([pytest.mark.gpu] if DEVICE.type == "cuda" else []),
     # Of older versions of Triton's interpreter, and of PyTorch when it is asked for a precision.

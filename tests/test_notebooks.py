@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_rules import ROOT, RULES, Course, library, numbering, runs_of_lines
@@ -319,3 +320,20 @@ def test_make_test_compares_stored_outputs_to_the_letter(tmp_path: Path) -> None
         number: "PASSED" if same else "FAILED" for number, (_, _, same) in enumerate(COMPARED.values(), start=1)
     }
     assert found == expected, printed[-3000:]
+
+
+def test_a_notebook_that_fails_is_told_and_the_others_are_run(tmp_path, monkeypatch, capsys):
+    def run(path: Path, *_) -> str:
+        if path.name == "a.ipynb":
+            raise CellExecutionError("in cell 3", "ZeroDivisionError", "division by zero")
+        return path.name
+
+    monkeypatch.setattr(execute, "HERE", tmp_path)
+    monkeypatch.setattr(execute, "execute", run)
+    for name in ("a.ipynb", "b.ipynb"):
+        nbformat.write(faultless(), tmp_path / name)
+    with pytest.raises(SystemExit, match=r"a\.ipynb: in cell 3"):
+        execute.main()
+    assert capsys.readouterr().out == "b.ipynb\n"
+    with pytest.raises(SystemExit, match=r"there is no notebook c, d\.ipynb in "):
+        execute.main(("c", "b.ipynb", "d.ipynb"))
