@@ -338,16 +338,16 @@ def soak_words(path: Path) -> str:
     drift = max(row["drift"] for row in memories)
     found = (
         f"what a memory reads differs by at most {100 * drift:.2f} % between update 500 and the end; a segment takes "
-        f"at most {longer:.2f} times as long as it did, beside a copy that begins anew, with as many bytes of state; "
-        f"the process has at most {more:.1f} MiB more"
+        f"at most {longer:.2f} times as long as at first, both times held against a copy that begins anew, with as "
+        f"many bytes of state; the process has at most {more:.1f} MiB more"
     )
     verdict = f"**Not all holds ({'; '.join(wrong)}).** Of the rest, {found}" if wrong else f"All holds: {found}"
     read = min((row["tokens"] for row in models), default=0)
     return (
-        f"**A soak** on {place(recorded)}, in float32 and bfloat16: {read:,} tokens through each of {names['model']} "
-        f"models of the preset `{recorded['preset']}`, in segments of {recorded['segment_length']:,}, and "
-        f"{recorded['updates']:,} updates of each of {names['memory']} memories with a stationary signal. {verdict} "
-        f"(`make soak`, `figures/data/{path.name}`)."
+        f"**A soak** on {place(recorded)}, in float32 and bfloat16: at least {read:,} tokens through each of "
+        f"{names['model']} models of the preset `{recorded['preset']}`, in segments of {recorded['segment_length']:,}, "
+        f"and {recorded['updates']:,} updates of each of {names['memory']} memories with a stationary signal. "
+        f"{verdict} (`make soak`, `figures/data/{path.name}`)."
     )
 
 

@@ -133,9 +133,9 @@ class MemoryConfig:
         What each difference from `paper` is worth stands in figures/data/ablation.csv, where one choice is changed at a
         time. Much: the schedule (rows "tau .5", "tau .75", "tau .9"), the widths ("half the width", "twice the width")
         and the interval ("whole line"). About .01, though the intervals overlap: no padding ("zero padding") and all of
-        the signal instead of few samples ("128 samples"). Not told from chance: all instead of many ("512 samples"),
-        one width instead of the paper's ("two widths"), midpoints ("end points"), no gate ("gate"), and the ridge
-        ("ridge 1", "ridge .01").
+        the signal instead of few samples ("128 samples"). Nothing that can be told: all instead of many
+        ("512 samples"), one width instead of the paper's ("two widths"), midpoints ("end points"), no gate ("gate"),
+        and the ridge ("ridge 1", "ridge .01").
 
         Example:
             >>> MemoryConfig.best(num_basis=8).sigmas
