@@ -4,12 +4,14 @@ import math
 import multiprocessing
 import os
 import time
+from functools import partial
 
 import pytest
 import torch
 from tiny import TINY
 
 import infmem.experiment.cells
+import infmem.experiment.command
 import infmem.experiment.results
 import infmem.experiment.train
 from infmem import cli
@@ -256,7 +258,7 @@ def test_the_command_records_errors_and_trains_every_change(tiny_sizes, tmp_path
             write_table(path, FIELDS, [*read_rows(path), row])
             yield row
 
-    monkeypatch.setattr(cli, "train_cells", in_this_process)
+    monkeypatch.setattr(infmem.experiment.command, "train_cells", in_this_process)
     options = ["--seeds", "0", "--steps", "2", "--device", "cpu", "--output", str(tmp_path), "--runs", str(tmp_path)]
     assert cli.main(["experiment", "ablation", *options]) == 0
     assert [cell.variant for cell in trained] == ["best", "sticky, iid"]
@@ -347,7 +349,7 @@ def test_another_file_is_not_written_to(tmp_path):
 def test_the_command_sweeps_then_trains_then_has_nothing_left(tiny_sizes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(infmem.experiment.cells, "SWEEP_LENGTH", 23)
     monkeypatch.setattr(infmem.experiment.cells, "SWEEP_RATES", (0.01, 0.02))
-    monkeypatch.setattr(cli, "record_lines", lambda scale, path: record_lines(scale, path, num_sequences=5))
+    monkeypatch.setattr(infmem.experiment.command, "record_lines", partial(record_lines, num_sequences=5))
 
     def in_this_process(cells, path, runs, *, device, workers, until, sequences):
         for cell in cells:
@@ -355,7 +357,7 @@ def test_the_command_sweeps_then_trains_then_has_nothing_left(tiny_sizes, tmp_pa
                 write_table(path, FIELDS, [*read_rows(path), row])
                 yield row
 
-    monkeypatch.setattr(cli, "train_cells", in_this_process)
+    monkeypatch.setattr(infmem.experiment.command, "train_cells", in_this_process)
     options = ["--variants", "window", "--lengths", "23", "37", "--seeds", "0", "--steps", "3", "--device", "cpu"]
     command = ["experiment", "sorting", *options, "--output", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     assert cli.main([*command, "--minutes", "0"]) == 0
