@@ -125,7 +125,7 @@ def compile_function(function: Callable[..., Result], backend: str = "inductor")
             dynamo_config.patch(recompile_limit=MAX_SHAPES),
             warnings.catch_warnings(),
         ):
-            # It advises TF32, in which a memory that was written eight times is wrong by percents.
+            # It advises TF32, in which a memory is a thousand times less exact.
             warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
             return quick(*args, **kwargs)
 
